@@ -1,0 +1,49 @@
+# make help shows the targets. PYTHON=… picks the interpreter (3.11, 3.12 or 3.13).
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+VENV := .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCH_ARGS ?=
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.installed  ## SUPPORT2 (real patients) end to end at ε = 1: budget, bundle, three numbers
+	@$(BIN)/python data/demo.py
+
+test: $(VENV)/.installed-dev  ## the tests
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev  ## style, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev  ## train and score on Adult; BENCH_ARGS="--runs 5" and others, see benchmarks/README.md
+	@$(BIN)/python benchmarks/tabular.py $(BENCH_ARGS)
+
+clean:  ## remove what the targets made, except the virtual environment
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Where Python comes without ensurepip, its own pip fills the environment instead.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 on PATH; name one: make PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "making $(VENV) with $(PYTHON)" >&2
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing synth into $(VENV), a few minutes the first time" >&2
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing synth and its development tools into $(VENV), a few minutes the first time" >&2
+	@$(PIP_INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,151 @@
+"""The steward's half of the datasheet: answers.yaml, and the commented file to start it from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from datasheets.questions import Question, questions, sections, steward_questions
+from synth.errors import InvalidConfig
+from synth.yaml_file import nearest, read_yaml
+
+METADATA_KEYS: dict[str, str] = {
+    "title": "A title for readers; the run's name is used without one.",
+    "description": "One paragraph on what the source is about.",
+    "curator": "Who publishes the synthetic data: a person or an organisation.",
+    "contact": "Where questions go: an e-mail address or a web page.",
+    "licence": "The licence of the synthetic data: an SPDX address such as https://spdx.org/licenses/CC-BY-4.0.html.",
+    "citation": "How to cite it.",
+    "region": "What region the data describe, or whose law applies.",
+    "keywords": "A list of words to find it by.",
+}
+ALSO_ANSWERS = {"licence": "distribution.licence", "contact": "maintenance.contact"}
+
+
+class Answers(BaseModel):
+    """What the steward wrote. `texts` maps a question's id to a text that is never empty."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    texts: dict[str, str] = {}
+    title: str | None = None
+    description: str | None = None
+    curator: str | None = None
+    contact: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    region: str | None = None
+    keywords: tuple[str, ...] = ()
+
+    def text(self, question: str) -> str | None:
+        """The steward's text for a question, from its own key or a key such as `licence`; None is a gap."""
+        if question in self.texts:
+            return self.texts[question]
+        for key, answered in ALSO_ANSWERS.items():
+            if answered == question and (value := getattr(self, key)):
+                return f"{key.capitalize()}: {value}"
+        return None
+
+
+def load_answers(path: Path | None) -> Answers:
+    """Read answers.yaml. An absent or empty file is no answers at all: every steward question is a gap.
+
+    Raises InvalidConfig with all problems together: broken YAML, unknown ids or keys, wrong types.
+    """
+    if path is None or not path.exists() or _is_blank(path):
+        return Answers()
+    return parse_answers(read_yaml(path), file=str(path))
+
+
+def parse_answers(raw: Mapping[Any, Any], *, file: str) -> Answers:
+    """Validate the mapping an answers.yaml holds. `file` names it in errors."""
+    problems: list[str] = []
+    texts: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key == "keywords":
+            metadata["keywords"] = _keywords(value, problems)
+        elif key in METADATA_KEYS:
+            metadata[key] = _text(key, value, problems)
+        elif key in steward_questions():
+            if text := _text(key, value, problems):
+                texts[key] = text
+        else:
+            problems.append(_unknown(key))
+    if problems:
+        raise InvalidConfig(file, problems)
+    return Answers(texts=texts, **metadata)
+
+
+def template() -> str:
+    """A commented answers.yaml holding every key and question that a steward may answer, all empty."""
+    lines = [
+        "# The steward's half of the datasheet (Gebru et al. 2021, Datasheets for Datasets).",
+        "# What the run knows is answered by itself. What is left empty here is listed as a gap.",
+        "# Long texts: put `>-` after the colon and the text on the next lines, indented.",
+        "# Everything written here is published with the bundle. Write nothing about any one person.",
+        "",
+    ]
+    for key, meaning in METADATA_KEYS.items():
+        lines += [f"# {meaning}", f"{key}: []" if key == "keywords" else f'{key}: ""']
+    for section in sections():
+        lines += ["", f"# ---- {section.title} ----"]
+        for question in section.questions:
+            if question.answered_by != "automatic":
+                lines += ["", *_comment(question), f'{question.id}: ""']
+    return "\n".join(lines) + "\n"
+
+
+def _comment(question: Question) -> list[str]:
+    about = {"source": "the source", "synthetic": "the synthetic data", "both": "both"}[question.steward_subject]
+    note = f"(answer for {about}" + ("; the run adds its own part)" if question.answered_by == "mixed" else ")")
+    return textwrap.wrap(f"{question.text} {note}", width=100, initial_indent="# ", subsequent_indent="# ")
+
+
+def _is_blank(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    lines = path.read_bytes().splitlines()
+    return all(not line.strip() or line.strip().startswith(b"#") for line in lines)
+
+
+def _text(key: str, value: Any, problems: list[str]) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        problems.append(f"{key}: must be text, not {_type_name(value)}; put it in quotes")
+        return None
+    if not _encodable(value):
+        problems.append(f"{key}: holds a character that cannot be written as UTF-8")
+        return None
+    return value.strip() or None
+
+
+def _keywords(value: Any, problems: list[str]) -> tuple[str, ...]:
+    words = [] if value is None else value
+    if not isinstance(words, list) or not all(isinstance(word, str) and _encodable(word) for word in words):
+        problems.append("keywords: must be a list of words, such as [health, synthetic]")
+        return ()
+    return tuple(dict.fromkeys(stripped for word in words if (stripped := word.strip())))
+
+
+def _unknown(key: Any) -> str:
+    if not isinstance(key, str):
+        return f"a key is {_type_name(key)}, not the id of a question; see `synth init` for the ids"
+    if key in {question.id for question in questions()}:
+        return f"{key}: is answered by the run itself; say more under the section's `comments`"
+    return f"{key}: unknown question or key{nearest(key, [*METADATA_KEYS, *steward_questions()])}"
+
+
+def _encodable(text: str) -> bool:
+    # A lone surrogate is valid in a YAML escape, and has no place in UTF-8 or canonical JSON.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _type_name(value: Any) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,136 @@
+"""Automatic answers on uses, distribution and maintenance."""
+
+from __future__ import annotations
+
+from datasheets.reading import Automatic, Reading, exact, number, plural
+from datasheets.statements import not_covered_in_words, population_in_words, promise_in_words, released
+from synth.privacy import budget
+
+INTENDED_USES = (
+    "Exploring the shape of the data and planning an analysis before access to the source is asked for.",
+    "Writing, testing and teaching software and analyses that will later run on the source.",
+    "Training and comparing models as a first approximation, to be confirmed on real data.",
+    "Estimating shares of single columns and of measured pairs of columns in groups that are large against the noise.",
+)
+
+FORBIDDEN_USES = (
+    "Decisions about individual people. No row is a person.",
+    "Linking rows to people or to other data about people, or trying to find out who was in the source.",
+    "Conclusions about small groups, rare values or single unusual rows.",
+    "Publishing estimates, tests or standard errors as if the rows had been observed.",
+    "Claims of safety, efficacy or compliance that rest on this table alone.",
+)
+
+
+def measured_in_words(read: Reading) -> str:
+    """Which dependence was measured, and how well."""
+    measured, candidates = read("model.measured_pairs"), read("model.candidate_pairs")
+    if not measured:
+        return "No pair of columns was measured: dependence between columns is the model's guess."
+    pairs = read("quality.two_way")
+    text = f"{number(measured)} of {plural(candidates, 'candidate pair')} of columns were measured"
+    if pairs:
+        noise = [score.noise for score in pairs]
+        text += (
+            "; noise alone moves a measured pair table by a total variation distance between"
+            f" {min(noise):.4f} and {max(noise):.4f}"
+        )
+    text += ". quality.json lists each, with its noise."
+    if measured < candidates:
+        text += " Dependence between columns of any other pair is the model's guess."
+    by_class = released(read, budget.PAIRS_BY_CLASS)
+    beyond = f"Beyond pairs within the classes of {read('data.target')}, dependence" if by_class else "Dependence"
+    return text + f" {beyond} among three or more columns at once was not measured."
+
+
+def _tasks(read: Reading) -> str:
+    return f"Intended uses of these {plural(read('data.rows'), 'row')}:\n\n" + "\n".join(
+        f"- {use}" for use in INTENDED_USES
+    )
+
+
+def _impact(read: Reading) -> str:
+    return (
+        "The table repeats the patterns of its source, with its biases and gaps in coverage, and adds"
+        " noise that weighs most on small groups: error is not spread evenly over people."
+        f" {measured_in_words(read)} Results for a group should be read against the noise beside it,"
+        " and confirmed on real data before anyone is affected by them."
+    )
+
+
+def _forbidden(read: Reading) -> str:
+    return (
+        f"Yes. The bound (epsilon = {exact(read('privacy.epsilon'))}, delta ="
+        f" {exact(read('privacy.delta'))}) protects the people in the source; it does not make the"
+        " following sound:\n\n" + "\n".join(f"- {use}" for use in FORBIDDEN_USES)
+    )
+
+
+def guidance(read: Reading) -> tuple[str, ...]:
+    """What an analyst has to know before computing anything."""
+    return (
+        f"The {plural(read('data.rows'), 'row')} are not observations. Standard errors, p-values and"
+        " confidence intervals computed as if they were are too small, because they leave out the"
+        " noise and the model's error."
+        " Drawing more rows makes them smaller still and the error no smaller.",
+        "Small groups are untrustworthy. Noise is the same in every cell of a table, so it drowns"
+        " small counts"
+        " first; see the standard deviation of each release under errors and noise.",
+        measured_in_words(read),
+        "A rare combination in the table may not exist in the source, and one in the source may be absent here.",
+        "Do not link rows to individuals, and do not read a row as the record of anyone.",
+        "Confirm on the source, or on real held-out data, whatever matters.",
+    )
+
+
+def _comments(read: Reading) -> str:
+    return "Guidance for analysts:\n\n" + "\n".join(f"- {item}" for item in guidance(read))
+
+
+def _parties(read: Reading) -> str:
+    return (
+        f"The bundle is made so that it can be handed to anyone: {promise_in_words(read)} Whether a"
+        " person has approved it for release, and who, is in attestation.json. Not covered by the"
+        " bound:\n\n" + "\n".join(f"- {item}" for item in not_covered_in_words(read))
+    )
+
+
+def _means(read: Reading) -> str:
+    return (
+        f"As a folder (a bundle): the rows in {plural(len(read('data.files')), 'Parquet file')}, the"
+        " schema, the model and these documents. manifest.json lists the SHA-256 of every file, so"
+        " that a copy can be verified. A DOI, where there is one, is for the steward to name."
+    )
+
+
+def _date(read: Reading) -> str:
+    return f"The bundle was created {read('run.created')}. When it is handed out is for the steward to say."
+
+
+def _updates(read: Reading) -> str:
+    return (
+        f"This bundle (run {read('run.run_id')}) does not change. A correction or a new version is a"
+        " new run and a new bundle, and is charged to the same people; drawing more rows from the"
+        f" model costs nothing. {population_in_words(read)}"
+    )
+
+
+def _retention(read: Reading) -> str:
+    return (
+        f"No row belongs to a person. The bound (epsilon = {exact(read('privacy.epsilon'))}, delta ="
+        f" {exact(read('privacy.delta'))}) does not expire, and no later knowledge or computing power"
+        " weakens it; further releases from the same people add to it."
+    )
+
+
+ANSWERS: tuple[Automatic, ...] = (
+    Automatic("uses.tasks", "synthetic", _tasks),
+    Automatic("uses.impact", "synthetic", _impact),
+    Automatic("uses.forbidden", "synthetic", _forbidden),
+    Automatic("uses.comments", "synthetic", _comments),
+    Automatic("distribution.parties", "synthetic", _parties),
+    Automatic("distribution.means", "synthetic", _means),
+    Automatic("distribution.date", "synthetic", _date),
+    Automatic("maintenance.updates", "synthetic", _updates),
+    Automatic("maintenance.retention", "synthetic", _retention),
+)

@@ -1,0 +1,107 @@
+"""How the synthetic table was made, in steps that a stranger could repeat."""
+
+from __future__ import annotations
+
+from datasheets.reading import Reading, number, plural
+from datasheets.statements import events_in_words, promise_in_words, released, row_count_in_words
+from synth.privacy import budget
+
+
+def procedure_in_words(read: Reading) -> str:
+    """The whole procedure: measurements, bins, fit and draw, with every setting that the facts hold."""
+    return "\n\n".join(
+        (
+            f"Procedure, as carried out by {read('run.software')}; constants not named here are that version's.",
+            _measurements(read),
+            _bins(read),
+            _fit(read),
+            _draw(read),
+            "What protects the source happens in the noised releases. Everything after them sees"
+            " noised numbers only, and is post-processing. The noise itself:"
+            f" {read('privacy.noise_protection')} {promise_in_words(read)}",
+        )
+    )
+
+
+def _measurements(read: Reading) -> str:
+    target, classes = read("data.target"), read("data.classes")
+    by_class = f"within each of the {number(classes)} classes of {target}" if target else "over all rows"
+    measured, candidates = read("model.measured_pairs"), read("model.candidate_pairs")
+    pair = f"{number(measured)} of {plural(candidates, 'candidate pair')} of columns"
+    meaning = {
+        budget.TARGET_BINS: (
+            "the histogram of the target on a fine public grid, by which the target is cut into"
+            " classes of about equal mass."
+        ),
+        budget.ONE_WAY: (
+            "the histogram of every learned column on a fine public grid (numbers and dates) or its"
+            f" declared levels, {by_class}, and the class sizes. Missing is a level of its own."
+        ),
+        budget.ONE_WAY_SUMMED: "the same histograms over all classes, with independent noise.",
+        budget.DETAIL: "how often single numbers and dates occur, and how coarsely they are rounded.",
+        budget.PAIR_SCORES: (
+            "for every candidate pair of columns, the L1 distance of its table of counts from the one"
+            " expected if the two were independent within classes. The pairs to measure are chosen by"
+            " the noised scores."
+        ),
+        budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
+        budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",
+    }
+    steps = [f"- {event.name}: {meaning.get(event.name, 'a vector of counts.')}" for event in read("privacy.events")]
+    text = (
+        "Measurements. These releases, in this order, are all that was learned from the source; a row"
+        " adds at most one to one cell of each table, and moves a score by at most one.\n\n"
+        + "\n".join(steps)
+        + "\n\nMechanism, sensitivity and noise of each release, over all its tables jointly:\n\n"
+        + events_in_words(read)
+    )
+    if released(read, budget.PAIRS_BY_CLASS) or released(read, budget.PAIRS_SUMMED):
+        text += (
+            "\n\nPair tables with more cells get less noise: with weight w = (bins of one column times"
+            " bins of the other)^(2/3), the noise standard deviation of a table in rows is the square"
+            " root of (the sum of w over the measured pairs, divided by the pair's own w), divided by"
+            " the release's sensitivity above."
+        )
+    return text
+
+
+def _bins(read: Reading) -> str:
+    counts = read("model.bins").values()
+    between = f" (here {number(min(counts))} to {number(max(counts))} a column)" if counts else ""
+    return (
+        "Bins and class sizes. From the noised histograms alone, grid cells with much mass stay alone"
+        " and runs of light cells are merged until they stand out from the noise; levels too rare"
+        f" against the noise share one bin{between}. Class sizes are the precision-weighted mean of the"
+        f" noised class totals, none below zero. {row_count_in_words(read)}"
+    )
+
+
+def _fit(read: Reading) -> str:
+    return (
+        f"Fit. The generator ({read('model.kind')}) has {plural(read('model.parameters'), 'parameter')}"
+        f" in {plural(read('model.members'), 'member')}, each fitted to the same measurements from a"
+        " start of its own. A member takes a latent point of"
+        f" {plural(read('model.latent_size'), 'number')} and the class, passes them through two hidden"
+        f" layers of width {number(read('model.hidden_size'))} (linear, layer norm, ReLU, joined with"
+        " their input), and ends in one softmax over bins per column; given the latent point and the"
+        f" class, columns are independent. A fixed bank of {number(read('model.latent_points'))} latent"
+        " points is used whole in every step. The loss is the squared residual between the model's and"
+        " the noised tables, weighted by the precision of each measurement and divided by the number"
+        " of measured cells; pairs that were not measured are drawn weakly towards the product of"
+        f" their single columns. It is minimised by Adam in {plural(read('model.steps'), 'step')} at"
+        f" learning rate {number(read('model.learning_rate'))}, with a short warm-up, cosine decay and"
+        " averaged weights; the step that is kept is chosen on an independent part of the noise. The"
+        f" fit ended at a mean squared residual of {number(read('model.chi'))} times the noise"
+        " variance. Weights and configuration are in model/."
+    )
+
+
+def _draw(read: Reading) -> str:
+    return (
+        f"Draw. {plural(read('data.rows'), 'row')} (number from: {read('data.rows_chosen_by')}) are"
+        " divided over the classes by their sizes. A row picks a latent point of any member, then each"
+        " column's bin, then a value inside the bin by the noised fine histogram. Sweeps over the rows"
+        " propose new bins from the row's own distributions and keep those that bring the pair counts"
+        " nearer to the model's, which removes sampling noise. Values are decoded to the declared"
+        " types; ids are made afresh."
+    )

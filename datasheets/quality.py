@@ -1,0 +1,43 @@
+"""Public scores, worst first: from synthetic rows and measurements that were already paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from synth.facts import MarginalScore, PublicFacts
+
+READING = (
+    "Each distance is the total variation distance between the synthetic rows and the noised"
+    " measurement of the same columns (0: equal, 1: nothing in common). Beside it stands the distance"
+    " that noise alone would show: up to that level, a distance says nothing against the table. No"
+    " score here was computed on source rows."
+)
+
+
+def worst_first(scores: Iterable[MarginalScore]) -> list[MarginalScore]:
+    """Scores by how far the distance exceeds what noise alone would show."""
+    return sorted(scores, key=lambda score: (score.noise - score.distance, -score.distance, score.columns))
+
+
+def quality_json(facts: PublicFacts) -> dict[str, Any]:
+    """The public scores as JSON, worst first."""
+    quality = facts.quality
+    return {
+        "run": facts.run.run_id,
+        "reading": READING,
+        "rows": quality.rows,
+        "valid_rows": quality.valid_rows,
+        "mean_one_way_distance": quality.mean_one_way_distance,
+        "mean_one_way_noise": quality.mean_one_way_noise,
+        "mean_two_way_distance": quality.mean_two_way_distance,
+        "mean_two_way_noise": quality.mean_two_way_noise,
+        "measured_pairs": facts.model.measured_pairs,
+        "candidate_pairs": facts.model.candidate_pairs,
+        "one_way": [_score_json(score) for score in worst_first(quality.one_way)],
+        "two_way": [_score_json(score) for score in worst_first(quality.two_way)],
+    }
+
+
+def _score_json(score: MarginalScore) -> dict[str, Any]:
+    return {"columns": list(score.columns), "distance": score.distance, "noise": score.noise}

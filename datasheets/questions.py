@@ -1,0 +1,75 @@
+"""The 57 questions of "Datasheets for Datasets" (Gebru et al. 2021), as data."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from ruamel.yaml import YAML
+
+Subject = Literal["source", "synthetic", "both"]
+AnsweredBy = Literal["automatic", "mixed", "steward"]
+
+SUBJECT_LABELS: dict[Subject, str] = {
+    "source": "About the source",
+    "synthetic": "About the synthetic data",
+    "both": "About the source and the synthetic data",
+}
+
+
+class Question(BaseModel):
+    """One question: who answers it, and which of the two datasets it is about."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    section: str
+    text: str
+    answered_by: AnsweredBy
+    subject: Subject
+
+    @property
+    def steward_subject(self) -> Subject:
+        """What the steward's part is about: where the run answers for the synthetic data, the source."""
+        if self.answered_by == "mixed" and self.subject == "both":
+            return "source"
+        return self.subject
+
+
+class Section(BaseModel):
+    """One of the seven sections, with its questions in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    title: str
+    questions: tuple[Question, ...]
+
+
+@cache
+def sections() -> tuple[Section, ...]:
+    """The seven sections in the paper's order."""
+    text = resources.files("datasheets").joinpath("questions.yaml").read_text(encoding="utf-8")
+    return tuple(
+        Section(
+            id=entry["section"],
+            title=entry["title"],
+            questions=tuple(Question(section=entry["section"], **question) for question in entry["questions"]),
+        )
+        # `pure` selects YAML 1.2; the compiled loader speaks 1.1, where `no` is false.
+        for entry in YAML(typ="safe", pure=True).load(text)
+    )
+
+
+@cache
+def questions() -> tuple[Question, ...]:
+    """All questions in order."""
+    return tuple(question for section in sections() for question in section.questions)
+
+
+@cache
+def steward_questions() -> dict[str, Question]:
+    """The questions that answers.yaml may answer, by id: the steward's own and the mixed ones."""
+    return {question.id: question for question in questions() if question.answered_by != "automatic"}

@@ -1,0 +1,126 @@
+"""The privacy statement in words: one wording for the datasheet, the registry entry and the metadata."""
+
+from __future__ import annotations
+
+from datasheets.reading import Reading, exact, number, plural
+from synth.privacy import budget
+from synth.privacy.events import GaussianEvent
+
+NOTHING_EXCLUDED = "None: it is asserted that nothing in this bundle lies outside the statement."
+
+
+def unit_in_words(read: Reading) -> str:
+    """What one privacy unit is, and what follows for a person with several of them."""
+    rows = read("privacy.max_rows_per_person")
+    text = f"One {read('privacy.privacy_unit')} of the source."
+    if rows == 1:
+        return text + (
+            " The steward declares that each person has at most one row. If a person had more, the"
+            " promise would hold for each of these rows, and would be weaker for the person."
+        )
+    return text + f" Each person contributes at most {number(rows)} rows."
+
+
+def neighbours_in_words(read: Reading) -> str:
+    """The neighbouring relation as a definition."""
+    relation = read("privacy.neighboring_relation")
+    return (
+        f"{relation}: two sources are neighbours when one is the other with one"
+        f" {read('privacy.privacy_unit')} added or removed."
+    )
+
+
+def promise_in_words(read: Reading) -> str:
+    """The (ε, δ) statement as a definition."""
+    return (
+        f"With epsilon = {exact(read('privacy.epsilon'))} and delta = {exact(read('privacy.delta'))}:"
+        " for any two neighbouring sources and any set of outcomes, the probability of an outcome in"
+        " the set under one is at most e^epsilon times its probability under the other, plus delta."
+        " The stated epsilon is rounded up. An outcome is everything in this bundle: rows, model,"
+        " scores and documents."
+    )
+
+
+def replace_one_in_words(read: Reading) -> str:
+    """The same run under the replace-one relation."""
+    return (
+        f"When one {read('privacy.privacy_unit')} is replaced by another, instead of added or removed,"
+        f" the same run has epsilon = {exact(read('privacy.replace_one_epsilon'))} at delta ="
+        f" {exact(read('privacy.delta'))}."
+    )
+
+
+def row_count_in_words(read: Reading) -> str:
+    """How the source's number of rows is treated."""
+    declared = read("privacy.row_count")
+    if declared == "private":
+        return "The number of rows of the source is private. It was neither published nor used without noise."
+    return (
+        f"The steward declares that the source has {number(declared)} rows. The declared number was"
+        " used as given, was never compared with the file, and is not protected."
+    )
+
+
+def noise_unit(event: GaussianEvent) -> str:
+    """What a noise standard deviation of 1 means for an event."""
+    if event.name in {budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED}:
+        # Pair tables differ in noise, so their joint release is accounted with each table over its own noise.
+        return "each table's own noise"
+    return "rows"
+
+
+def event_in_words(event: GaussianEvent) -> str:
+    """One noised release: what, sensitivity and noise."""
+    return (
+        f"{event.name}: Gaussian mechanism, L2 sensitivity {number(event.sensitivity)} (replace-one"
+        f" {number(event.replace_one_sensitivity)}), noise standard deviation"
+        f" {number(event.noise_scale)}, in units of {noise_unit(event)}"
+    )
+
+
+def events_in_words(read: Reading) -> str:
+    """Every noised release as a list, one a line."""
+    return "\n".join(f"- {event_in_words(event)}." for event in read("privacy.events"))
+
+
+def released(read: Reading, name: str) -> bool:
+    """Whether a release of that name was made."""
+    return any(event.name == name for event in read("privacy.events"))
+
+
+def not_covered_in_words(read: Reading) -> tuple[str, ...]:
+    """What the statement does not protect. An empty declaration is said aloud, never implied."""
+    declared: tuple[str, ...] = read("privacy.not_covered")
+    return declared or (NOTHING_EXCLUDED,)
+
+
+def population_in_words(read: Reading) -> str:
+    """What all runs on these people cost together, and what is left."""
+    cap = read("privacy.population_cap")
+    limit = "No cap has been set." if cap is None else f"The cap is epsilon = {exact(cap)}."
+    return (
+        f"{plural(read('privacy.population_candidates'), 'charged run')} on the population"
+        f" {read('run.population')} so far, this one included: together epsilon ="
+        f" {exact(read('privacy.population_epsilon'))} at delta ="
+        f" {exact(read('privacy.population_delta'))}. {limit}"
+    )
+
+
+def path_covered(read: Reading) -> tuple[str, ...]:
+    """The steps from the first read of the source to the bundle, and how each is covered."""
+    scored = released(read, budget.PAIR_SCORES)
+    chosen = (
+        "Choice of pairs: made from noised scores, charged."
+        if scored
+        else "Choice of pairs: follows from the schema and the configuration, not from the source."
+    )
+    return (
+        "Bounds and categories: declared by the steward as public knowledge.",
+        "Bins: cut from noised histograms, charged.",
+        "Class shares: taken from noised counts, charged.",
+        chosen,
+        "Training: the generator is fitted to noised measurements only; fitting is post-processing.",
+        "Sampling: rows are drawn from the generator; post-processing.",
+        "Evaluation: published scores compare synthetic rows with noised measurements; post-processing.",
+        "Documents: written from the public facts of the run; no exact statistic of the source is among them.",
+    )

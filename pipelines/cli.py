@@ -1,0 +1,210 @@
+"""The command line `synth`. Errors are one line on stderr: what, where, what to do; the exit code says which kind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from pipelines import quiet
+from pipelines.budget import budget, ledger_of
+from pipelines.drafting import draft_schema, write_templates
+from synth.errors import NotBuiltYet, SynthError, UserError
+
+app = typer.Typer(
+    name="synth",
+    help="Hand out data about people without handing out the people: differentially private synthetic tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+schema_app = typer.Typer(help="Work on schema.yaml.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(schema_app, name="schema")
+app.add_typer(budget, name="budget")
+
+RunFile = Annotated[Path, typer.Argument(help="The run.yaml to follow.", show_default=False)]
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        help="Ledger url, sqlite:///PATH. Default: $SYNTH_LEDGER, else ledger.url of the run.yaml.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)]) -> None:
+    """Write commented schema.yaml, run.yaml and answers.yaml to fill in. Nothing is overwritten."""
+    for path in write_templates(directory):
+        typer.echo(path)
+
+
+@schema_app.command("draft")
+def draft(
+    file: Annotated[Path, typer.Argument(help="A Parquet or CSV file.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write here instead of printing.", show_default=False),
+    ] = None,
+) -> None:
+    """Draft schema.yaml from a file's column names and types.
+
+    No value is looked at, so every domain is left for you to fill in from public knowledge (a codebook) and is marked
+    `domain: unconfirmed`; a run refuses such a column.
+    """
+    text = draft_schema(file)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    if output.exists():
+        raise UserError(f"{output}: exists already; name another file")
+    from synth.files import write_whole
+
+    write_whole(output, text)
+    typer.echo(output)
+
+
+@app.command()
+def plan(run_yaml: RunFile, ledger: LedgerUrl = None, as_json: AsJson = False) -> None:
+    """Say, from config and schema alone, what a run would spend, how noisy it would be, and what is left after it.
+
+    The source is not opened.
+    """
+    from pipelines.planning import plan_report, print_plan
+
+    report = plan_report(run_yaml, ledger_of(ledger, run_yaml))
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        print_plan(report)
+
+
+@app.command()
+def run(
+    run_yaml: RunFile,
+    resume: Annotated[bool, typer.Option("--resume", help="Not offered by this version.")] = False,
+    ledger: LedgerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline: measure with noise, fit, sample, evaluate, document, seal.
+
+    The budget is reserved in the ledger before the first private row is read. The last line of stdout is the bundle's
+    path; everything else goes to stderr.
+    """
+    if resume:
+        raise NotBuiltYet("--resume is not offered by this version; start a new run (what was spent stays spent)")
+    with _stdout_for_the_result():
+        # Checked before Prefect is loaded: a mistake should not take seconds to be told.
+        url = ledger_of(ledger, run_yaml)
+        from synth.config import load_run
+
+        load_run(run_yaml)
+        quiet.quiet_prefect()
+        from pipelines.flow import run_pipeline
+
+        bundle = run_pipeline(run_yaml, url)
+    typer.echo(json.dumps({"bundle": str(bundle)}) if as_json else str(bundle))
+
+
+@app.command()
+def sample(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", show_default=False)],
+    rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Parquet file to write.", show_default=False)],
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="COLUMN=VALUE; repeat for several. An empty VALUE means missing."),
+    ] = None,
+    complete: Annotated[Path | None, typer.Option("--complete", help="Not offered by this version.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the same rows.")] = None,
+) -> None:
+    """Draw rows from a bundle's model. Costs no budget: sampling is post-processing.
+
+    Conditions are exact for any set of columns: nothing is rejected, however rare the combination.
+    """
+    if complete is not None:
+        raise NotBuiltYet("--complete is not offered by this version")
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; name a file to write")
+    from pipelines.sampling import sample_to_file
+
+    made = sample_to_file(bundle, rows=rows, where=where or [], seed=seed, output=output)
+    typer.echo(f"{made} rows drawn; this cost no budget", err=True)
+    typer.echo(output.resolve())
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", show_default=False)],
+    public_key: Annotated[
+        Path | None, typer.Option("--public-key", help="Demand a valid signature by this key.")
+    ] = None,
+    ledger: Annotated[str | None, typer.Option("--ledger", help="Also look the bundle up in this ledger.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a bundle is intact: every file listed, unchanged, and bound together.
+
+    Without a public key this proves integrity, not origin.
+    """
+    from synth.privacy.ledger import Ledger
+    from synth.release import verify as verify_bundle
+
+    book = Ledger.open(ledger, create=False) if ledger else None
+    found = verify_bundle(bundle, public_key=public_key, ledger=book)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+        return
+    looked_up = " Its ledger entry was found." if found.ledger_checked else ""
+    typer.echo(
+        f"intact, NOT approved: {found.files} files of run {found.run_id}, "
+        f"(ε={found.epsilon:g}, δ={found.delta:g}).{looked_up}"
+    )
+
+
+@contextlib.contextmanager
+def _stdout_for_the_result() -> Any:
+    """Whatever a library prints goes to stderr; stdout is for the result alone."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    for name in ("synth", "pipelines"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    os.umask(0o077)
+    try:
+        code = app(standalone_mode=False)
+    except SynthError as error:
+        _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.ctx.get_help() if error.ctx else "")
+        sys.exit(2)
+    except click.ClickException as error:
+        where = f"{error.ctx.command_path}: " if isinstance(error, click.UsageError) and error.ctx else ""
+        _fail(f"{where}{error.format_message()}", 2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; what was reserved stays spent", 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"synth: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`synth init` and `synth schema draft`: files for the steward to fill in."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pyarrow as pa
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from datasheets import template
+from synth.errors import UserError
+from synth.files import PRIVATE_FOLDER, write_whole
+from synth.ingest import header_of
+
+HEADER = """\
+# Drafted from the names and types of {name}. No value was looked at.
+# For every column: replace the domain by what is publicly known (a codebook), then remove `domain: unconfirmed`.
+# A run refuses unconfirmed columns. Columns you delete here are never read.
+
+dataset: {dataset}
+population: {dataset}      # the ledger's key: runs on the same people add up
+privacy_unit: row          # each person has one row
+row_count: private         # or a public number
+# target: NAME             # the column the generator is conditioned on
+columns:
+"""
+
+DOMAINS = {
+    "integer": "bounds: [0, 1]",
+    "continuous": "bounds: [0, 1]",
+    "datetime": "bounds: [1900-01-01, 2100-01-01], resolution: day",
+    "categorical": "categories: [fill in]",
+    "boolean": "",
+}
+
+
+def write_templates(directory: Path) -> list[Path]:
+    """Write schema.yaml, run.yaml and answers.yaml. Raises UserError when one of them exists or cannot be written."""
+    folder = resources.files("pipelines") / "templates"
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("schema.yaml", "run.yaml")}
+    texts["answers.yaml"] = template()
+    taken = [name for name in texts if (directory / name).exists()]
+    if taken:
+        raise UserError(f"{directory}: holds {', '.join(taken)} already; name another folder")
+    try:
+        directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_whole(directory / name, text)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror})") from None
+    return [directory / name for name in texts]
+
+
+def draft_schema(file: Path) -> str:
+    """A schema.yaml for a file: names and kinds from its header, every domain marked unconfirmed."""
+    arrow = header_of(file)
+    lines = []
+    for field in arrow:
+        kind = _kind(field.type)
+        parts = [
+            f"name: {_quoted(field.name)}",
+            f"kind: {kind}",
+            DOMAINS[kind],
+            "nullable: true",
+            "domain: unconfirmed",
+        ]
+        lines.append("  - {" + ", ".join(part for part in parts if part) + "}")
+    stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in file.stem).lstrip("._-") or "table"
+    return HEADER.format(name=file.name, dataset=stem) + "\n".join(lines) + "\n"
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "continuous"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "datetime"
+    return "categorical"
+
+
+def _quoted(name: str) -> str:
+    """A column name as YAML text, quoted whenever it is more than a plain word."""
+    plain = name.replace("_", "a").isalnum() and name.isascii() and not name[:1].isdigit()
+    if plain and name.casefold() not in {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}:
+        return name
+    text = DoubleQuotedScalarString(name).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'

@@ -1,0 +1,1 @@
+"""Scores: public ones for the bundle, internal ones for the steward alone."""

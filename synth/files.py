@@ -1,0 +1,44 @@
+"""Files that appear whole: canonical JSON, hashes, atomic writes, private permissions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string that stands for a JSON value (RFC 8785), so that hashes can be compared."""
+    return rfc8785.dumps(value)
+
+
+def sha256_file(path: Path) -> str:
+    """Lower-case hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write aside, then rename: a reader sees the old file or the whole new one, never a part.
+
+    The file is readable by its owner only.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

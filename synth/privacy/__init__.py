@@ -1,0 +1,1 @@
+"""Budget, accounting, ledger, noise: the only place that decides what is private."""

@@ -1,0 +1,146 @@
+"""How a run's budget is split, from the config and the schema alone, before anything is read.
+
+The budget is B = μ(ε, δ)². A Gaussian release with sensitivity Δ and noise s costs (Δ/s)². Earlier releases may
+choose *what* the later ones measure, never how much is spent: every event below is fixed here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from synth.privacy.accounting import mu_of
+from synth.privacy.events import GaussianEvent
+
+MAX_PAIRS_WITHOUT_SCORES = 100
+SCORES_SHARE = 0.05
+BY_CLASS_SHARE = 0.6
+TARGET_BINS_SHARE = 0.02
+
+ONE_WAY = "one-way histograms by class"
+ONE_WAY_SUMMED = "one-way histograms over all classes"
+DETAIL = "detail histograms (single values and digits)"
+TARGET_BINS = "histogram of the target"
+PAIR_SCORES = "scores of candidate pairs"
+PAIRS_BY_CLASS = "pair tables by class"
+PAIRS_SUMMED = "pair tables over all classes"
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What a table run will release, and with how much noise; fixed before the first read.
+
+    Attributes:
+        one_way_noise: noise scale of a cell of a one-way histogram (counts).
+        summed_noise: noise scale of a cell of a histogram over all classes; None with one class.
+        detail_noise: noise scale of a cell of a detail histogram (counts); None without detail blocks.
+        target_noise: noise scale of a numeric target's histogram; None for other targets.
+        score_noise: noise scale of a pair's score (rows); None when all pairs are measured.
+        mu_pairs_by_class: μ spent on pair tables by class; None without pairs or with one class.
+        mu_pairs_summed: μ spent on pair tables over all classes; None without pairs.
+        events: all of it, for the ledger, in the order of the releases.
+    """
+
+    one_way_noise: float
+    summed_noise: float | None
+    detail_noise: float | None
+    target_noise: float | None
+    score_noise: float | None
+    mu_pairs_by_class: float | None
+    mu_pairs_summed: float | None
+    candidate_pairs: int
+    events: tuple[GaussianEvent, ...]
+
+
+def one_way_share(epsilon: float) -> float:
+    """Share of B for the one-way histograms: more when ε is small (DESIGN.md, recipe 1)."""
+    if epsilon <= 0.2:
+        return 0.35
+    if epsilon <= 0.5:
+        return 0.25
+    return 0.20 if epsilon <= 2 else 0.15
+
+
+def plan_table(
+    *,
+    epsilon: float,
+    delta: float,
+    histograms: int,
+    summed_weight: float,
+    detail_blocks: int,
+    detail_weight: float,
+    candidate_pairs: int,
+    classes_known: bool,
+    pairs_by_class: bool,
+) -> TablePlan:
+    """Split (ε, δ) over the releases of a table run.
+
+    Args:
+        epsilon: the run's ε; delta: its δ.
+        histograms: columns with one-way histograms; the class sizes are one more histogram.
+        summed_weight: precision of a histogram over all classes relative to one by class; 0 for none.
+        detail_blocks: detail histograms over all classes.
+        detail_weight: precision of a detail histogram relative to a one-way histogram.
+        candidate_pairs: pairs of columns that could be measured.
+        classes_known: False when a numeric target must first be cut into bins (charged).
+        pairs_by_class: whether pairs are measured within classes too.
+    """
+    total = mu_of(epsilon, delta) ** 2
+    events: list[GaussianEvent] = []
+    target_noise = None
+    if not classes_known:
+        target_noise = 1 / math.sqrt(TARGET_BINS_SHARE * total)
+        events.append(_event(TARGET_BINS, 1.0, target_noise))
+        total -= TARGET_BINS_SHARE * total
+    ones = total * (one_way_share(epsilon) if candidate_pairs else 1.0)
+    weight = (histograms + 1) + summed_weight * histograms + detail_weight * detail_blocks
+    one_way_noise = math.sqrt(weight / ones)
+    events.append(_event(ONE_WAY, math.sqrt(histograms + 1), one_way_noise))
+    summed_noise = detail_noise = None
+    if summed_weight > 0 and histograms:
+        summed_noise = one_way_noise / math.sqrt(summed_weight)
+        events.append(_event(ONE_WAY_SUMMED, math.sqrt(histograms), summed_noise))
+    if detail_blocks:
+        detail_noise = one_way_noise / math.sqrt(detail_weight)
+        events.append(_event(DETAIL, math.sqrt(detail_blocks), detail_noise))
+    score_noise = by_class = summed = None
+    rest = total - ones
+    if candidate_pairs:
+        if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
+            score_noise = math.sqrt(candidate_pairs / (SCORES_SHARE * rest))
+            # Replacing a person can move a score by 2, adding or removing one by 1 (PRIVACY.md).
+            events.append(_event(PAIR_SCORES, math.sqrt(candidate_pairs), score_noise, replace_factor=2.0))
+            rest -= SCORES_SHARE * rest
+        by_class_share = by_class_share_of(epsilon) if pairs_by_class else 0.0
+        if by_class_share > 0:
+            by_class = math.sqrt(by_class_share * rest)
+            events.append(_event(PAIRS_BY_CLASS, by_class, 1.0))
+        if by_class_share < 1:
+            summed = math.sqrt((1 - by_class_share) * rest)
+            events.append(_event(PAIRS_SUMMED, summed, 1.0))
+    return TablePlan(
+        one_way_noise=one_way_noise,
+        summed_noise=summed_noise,
+        detail_noise=detail_noise,
+        target_noise=target_noise,
+        score_noise=score_noise,
+        mu_pairs_by_class=by_class,
+        mu_pairs_summed=summed,
+        candidate_pairs=candidate_pairs,
+        events=tuple(events),
+    )
+
+
+def by_class_share_of(epsilon: float) -> float:
+    """Share of the pairs' budget for tables by class; the rest goes to tables over all classes."""
+    return BY_CLASS_SHARE if epsilon < 2 else 1.0
+
+
+def _event(name: str, sensitivity: float, noise: float, replace_factor: float = math.sqrt(2)) -> GaussianEvent:
+    """One-hot tables: replacing a person moves two cells by one, hence √2 times the sensitivity."""
+    return GaussianEvent(
+        name=name,
+        sensitivity=sensitivity,
+        replace_one_sensitivity=replace_factor * sensitivity,
+        noise_scale=noise,
+    )

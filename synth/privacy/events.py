@@ -1,0 +1,32 @@
+"""What was done to private data. Events say what happened; accounting says what it costs."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class GaussianEvent(BaseModel):
+    """One release of a vector under Gaussian noise of the same scale in every coordinate.
+
+    `sensitivity` is the L2 distance that adding or removing one privacy unit can move the exact
+    vector; `replace_one_sensitivity` is the same for changing one unit's record into any other.
+    `noise_scale` is the standard deviation of the noise in the vector's own units (counts).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mechanism: str = Field(default="gaussian", pattern="^gaussian$")
+    name: str = Field(min_length=1, description="what was released, e.g. 'one-way histograms'")
+    sensitivity: float = Field(gt=0, allow_inf_nan=False)
+    replace_one_sensitivity: float = Field(gt=0, allow_inf_nan=False)
+    noise_scale: float = Field(gt=0, allow_inf_nan=False)
+
+    @property
+    def mu(self) -> float:
+        """Gaussian-DP parameter of this event under add/remove of one unit: sensitivity / noise."""
+        return self.sensitivity / self.noise_scale
+
+    @property
+    def replace_one_mu(self) -> float:
+        """Gaussian-DP parameter of this event when one unit's record is replaced by another."""
+        return self.replace_one_sensitivity / self.noise_scale

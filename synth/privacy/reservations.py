@@ -1,0 +1,133 @@
+"""What the ledger's entries say: caps, and reservations with the steps that may follow them.
+
+    reserve ─┬─ spend … spend ─┬─ settle      charged in full
+             │                 └─ (nothing)   open: charged in full, also after a crash
+             └─ void                          costs nothing; only before the first spend
+
+The same transition serves a new entry (a wrong one is refused) and the replay of stored ones (a wrong
+one was never written by this software).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from synth.errors import PrivacyRefusal
+from synth.files import canonical_json
+from synth.privacy.accounting import MAX_EPSILON, compose_mu, epsilon_of
+from synth.privacy.events import GaussianEvent
+from synth.privacy.ledger_chain import Entry
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def text(self) -> str:
+        """Canonical JSON, as it is stored."""
+        return canonical_json(self.model_dump(mode="json")).decode()
+
+
+class ReservePayload(_Payload):
+    """What a run is going to do. Names, sensitivities and noise scales only: nothing measured."""
+
+    delta: float = Field(gt=0, lt=1)
+    events: tuple[GaussianEvent, ...] = Field(min_length=1)
+
+
+class SpendPayload(_Payload):
+    """The reserved event whose mechanism starts to draw."""
+
+    event: GaussianEvent
+
+
+class EndPayload(_Payload):
+    """Settling and voiding say nothing more."""
+
+
+class Cap(_Payload):
+    """No further run of the population may lift its composed privacy loss above (ε, δ)."""
+
+    epsilon: float = Field(gt=0, le=MAX_EPSILON)
+    delta: float = Field(gt=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """One run's claim on a population's budget. `time` is UTC, ISO 8601."""
+
+    run_id: str
+    population: str
+    dataset: str
+    time: str
+    delta: float
+    events: tuple[GaussianEvent, ...]
+    spent: tuple[GaussianEvent, ...] = ()
+    state: Literal["open", "settled", "void"] = "open"
+
+    @property
+    def charged(self) -> bool:
+        """Whether it counts. A run that was neither settled nor voided counts in full."""
+        return self.state != "void"
+
+    @property
+    def mu(self) -> float:
+        """Gaussian-DP parameter of all its events, add/remove of one unit."""
+        return compose_mu(self.events)
+
+    @property
+    def epsilon(self) -> float:
+        """ε of all its events at its own δ, rounded up."""
+        return epsilon_of(self.mu, self.delta)
+
+
+def follow(run: Reservation | None, entry: Entry) -> Reservation:
+    """The reservation as this entry leaves it. Raises PrivacyRefusal when the entry may not follow."""
+    name = f"run {entry.run_id!r}"
+    content = json.loads(entry.payload)
+    if entry.kind == "reserve":
+        if run is not None:
+            raise PrivacyRefusal(f"{name} is in the ledger already; a retry takes a new run id")
+        return _reserved(entry, ReservePayload.model_validate(content))
+    if run is None:
+        raise PrivacyRefusal(f"{name} has no reservation; reserve before the first private read")
+    if (entry.population, entry.dataset) != (run.population, run.dataset):
+        raise ValueError(f"{name} belongs to another population or dataset")
+    if run.state != "open":
+        raise PrivacyRefusal(f"{name} is {run.state}; nothing can follow, start a new run")
+    if entry.kind == "spend":
+        return _spent(run, SpendPayload.model_validate(content).event)
+    EndPayload.model_validate(content)
+    if entry.kind == "settle":
+        return replace(run, state="settled")
+    if entry.kind != "void":
+        raise ValueError(f"{entry.kind!r} is no step of a run")
+    if run.spent:
+        raise PrivacyRefusal(f"{name} has drawn noise, so it can be settled, never voided")
+    return replace(run, state="void")
+
+
+def _reserved(entry: Entry, payload: ReservePayload) -> Reservation:
+    if not entry.run_id or not entry.dataset:
+        raise PrivacyRefusal("a reservation names its run and its dataset")
+    return Reservation(
+        run_id=entry.run_id,
+        population=entry.population,
+        dataset=entry.dataset,
+        time=entry.time,
+        delta=payload.delta,
+        events=payload.events,
+    )
+
+
+def _spent(run: Reservation, event: GaussianEvent) -> Reservation:
+    waiting = Counter(run.events) - Counter(run.spent)
+    if waiting[event] < 1:
+        raise PrivacyRefusal(
+            f"run {run.run_id!r} has no unspent reservation for {event.name!r}; each event is drawn once"
+        )
+    return replace(run, spent=(*run.spent, event))

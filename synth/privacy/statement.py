@@ -1,0 +1,36 @@
+"""The words of the privacy statement that do not depend on a run's numbers."""
+
+from __future__ import annotations
+
+from synth.schema import Schema
+
+ACCOUNTANT = (
+    "Gaussian mechanisms composed exactly (mu^2 = sum of squared sensitivity over noise variance) and converted to "
+    "(epsilon, delta) by the closed form of Balle and Wang (2018); epsilon is rounded up."
+)
+
+
+def not_covered(schema: Schema) -> tuple[str, ...]:
+    """Everything the (ε, δ) of a run does not protect; complete, in plain sentences."""
+    items = [
+        "The schema itself: column names, kinds, bounds, categories and the list of classes are declared by the "
+        "steward as public knowledge and are published as they are.",
+        "The decision to release: approving, rejecting or repeating a run after reading the internal report is a "
+        "choice made on private data.",
+        "That the data exist and that a run was made at this time. A run that fails before its first noise draw is "
+        "charged nothing, and that it failed can be seen by whoever operates it.",
+        "Time, memory and file sizes observed on the machine during the run; nothing of them is published.",
+        "People with several rows: the schema says that each person has one row. If that is wrong, a person is "
+        "protected only as well as a group of that many rows.",
+        "How the source was drawn: the unit is counted in rows that reach the software, so a query, a join or a filter "
+        "in front of it is the steward's assertion.",
+    ]
+    if schema.row_count != "private":
+        items.append("The number of rows: the steward declared it as public.")
+    refused = [column.name for column in schema.learned_columns if column.outside == "refuse"]
+    if refused:
+        items.append(
+            "Whether a value outside the declared domain exists in "
+            f"{', '.join(refused)}: the schema asks to refuse the run in that case, and its operator sees it."
+        )
+    return tuple(items)

@@ -1,0 +1,324 @@
+"""The public schema: what the steward declares about a table before anyone looks at it.
+
+Nothing here is learned from private data. A column's domain (bounds, categories) is public knowledge;
+a value outside of it is mapped by the declared rule `outside`, without a trace in public output.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from synth.errors import InvalidConfig, NotBuiltYet, UnconfirmedDomain
+from synth.yaml_file import nearest, problems_of, read_yaml
+
+EPOCH = datetime(1970, 1, 1)
+RESOLUTION_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+KINDS = ("integer", "continuous", "categorical", "boolean", "datetime", "id")
+MAX_CATEGORIES = 50_000
+Outside = Literal["clip", "missing", "other", "refuse"]
+
+
+def _whole(value: Any) -> Any:
+    """A whole number may be written 5.0; a boolean is never a number."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _category(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are not categories: use `kind: boolean`, or quote the words")
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
+
+
+def _moment(value: Any) -> Any:
+    """A date or time, quoted or not, as a naive datetime (an offset is converted to UTC)."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError("should be a date such as 1989-01-31 or 1989-01-31 12:00:00") from None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    raise ValueError("should be a date such as 1989-01-31")
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+Category = Annotated[int | float | str, BeforeValidator(_category)]
+
+
+class Column(BaseModel):
+    """What every kind of column may say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    name: str = Field(min_length=1)
+    nullable: bool = False
+    description: str = ""
+    unit: str = ""
+    labels: dict[str | int | float, str] = {}
+    outside: Outside | None = None
+    domain: Literal["unconfirmed", "confirmed"] = "confirmed"
+
+    @model_validator(mode="after")
+    def _outside_fits(self) -> Column:
+        if self.outside == "missing" and not self.nullable:
+            raise ValueError("`outside: missing` needs `nullable: true`")
+        return self
+
+
+class OrderedColumn(Column):
+    """Numbers and dates: values on a line between two public bounds."""
+
+    scale: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _no_other(self) -> OrderedColumn:
+        if self.outside == "other":
+            raise ValueError("`outside: other` is for categorical columns; use clip, missing or refuse")
+        return self
+
+
+def _check_bounds(low: Any, high: Any) -> None:
+    if not low <= high:
+        raise ValueError("bounds are reversed: write [lowest, highest]")
+
+
+class IntegerColumn(OrderedColumn):
+    """Whole numbers within inclusive bounds; int64 on output."""
+
+    kind: Literal["integer"]
+    bounds: tuple[Whole, Whole]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IntegerColumn:
+        _check_bounds(*self.bounds)
+        if max(abs(b) for b in self.bounds) > 2**53:
+            raise ValueError("bounds must lie within ±2^53")
+        return self
+
+
+class ContinuousColumn(OrderedColumn):
+    """Real numbers within inclusive bounds; float64 on output, rounded to `decimals` when declared."""
+
+    kind: Literal["continuous"]
+    bounds: tuple[Real, Real]
+    decimals: int | None = Field(default=None, ge=0, le=12)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ContinuousColumn:
+        _check_bounds(*self.bounds)
+        return self
+
+
+class DatetimeColumn(OrderedColumn):
+    """Moments within inclusive bounds at a resolution; timestamp[us] on output."""
+
+    kind: Literal["datetime"]
+    bounds: tuple[Moment, Moment]
+    resolution: Literal["second", "minute", "hour", "day"] = "second"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DatetimeColumn:
+        _check_bounds(*self.bounds)
+        return self
+
+
+class CategoricalColumn(Column):
+    """One of a public list of levels: text, or numbers matched by value (5 = 5.0)."""
+
+    kind: Literal["categorical"]
+    categories: tuple[Category, ...] = Field(min_length=1, max_length=MAX_CATEGORIES)
+    ordered: bool = False
+    other: Category | None = Field(default=None, description="the level that `outside: other` maps to")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether every level is a number."""
+        return all(not isinstance(level, str) for level in self.categories)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every level is a whole number (int64 on output)."""
+        return self.numeric and all(float(level).is_integer() for level in self.categories)
+
+    @model_validator(mode="after")
+    def _levels(self) -> CategoricalColumn:
+        keys = [level_key(level) for level in self.categories]
+        if len(set(keys)) < len(keys):
+            raise ValueError("categories hold the same level twice (numbers match by value)")
+        if self.other is not None and level_key(self.other) not in keys:
+            raise ValueError("`other` must be one of the categories")
+        if self.outside == "clip":
+            raise ValueError("`outside: clip` is for numbers and dates; use missing, other or refuse")
+        if self.outside == "other" and self.other_level is None:
+            raise ValueError("`outside: other` needs a level named 'other', or `other: LEVEL`")
+        if any(isinstance(level, float) and not math.isfinite(level) for level in self.categories):
+            raise ValueError("categories must be finite; declare missing values with `nullable: true`")
+        return self
+
+    @property
+    def other_level(self) -> int | None:
+        """Index of the level that stands for everything outside the domain."""
+        if self.other is not None:
+            return [level_key(level) for level in self.categories].index(level_key(self.other))
+        named = [i for i, level in enumerate(self.categories) if str(level).casefold() == "other"]
+        return named[0] if named else None
+
+
+class BooleanColumn(Column):
+    """True or false; bool on output."""
+
+    kind: Literal["boolean"]
+
+    @model_validator(mode="after")
+    def _no_clip(self) -> BooleanColumn:
+        if self.outside in {"clip", "other"}:
+            raise ValueError(f"`outside: {self.outside}` is not for booleans; use missing or refuse")
+        return self
+
+
+class IdColumn(Column):
+    """An identifier: never read, never learned; fresh ids are made on output."""
+
+    kind: Literal["id"]
+
+
+AnyColumn = Annotated[
+    IntegerColumn | ContinuousColumn | DatetimeColumn | CategoricalColumn | BooleanColumn | IdColumn,
+    Field(discriminator="kind"),
+]
+
+
+class Schema(BaseModel):
+    """schema.yaml, validated. Frozen; `columns` in the order of the output."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    population: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    description: str = ""
+    privacy_unit: Literal["row"] = "row"
+    max_rows_per_person: Literal[1] = 1
+    row_count: Literal["private"] | Annotated[Whole, Field(ge=1)] = "private"
+    target: str | None = None
+    columns: tuple[AnyColumn, ...] = Field(min_length=1)
+
+    @property
+    def ledger_population(self) -> str:
+        """The ledger's key: the declared population, else the dataset's name."""
+        return self.population or self.dataset
+
+    @property
+    def learned_columns(self) -> tuple[AnyColumn, ...]:
+        """The columns that are read and learned: all but the ids."""
+        return tuple(column for column in self.columns if column.kind != "id")
+
+    def column(self, name: str) -> AnyColumn:
+        """The column of that name. Raises KeyError."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+    def refuse_unconfirmed(self) -> None:
+        """Raise UnconfirmedDomain when a drafted domain has not been confirmed by the steward."""
+        drafted = [column.name for column in self.columns if column.domain == "unconfirmed"]
+        if drafted:
+            raise UnconfirmedDomain(
+                f"schema: the domain of {', '.join(drafted)} is a draft; replace it by public knowledge (a codebook) and "
+                "remove `domain: unconfirmed`"
+            )
+
+
+def level_key(level: Any) -> str:
+    """One spelling a level: numbers match by value, so 5, 5.0 and "5" of a numeric column are the same."""
+    if isinstance(level, float) and level.is_integer():
+        return str(int(level))
+    return str(level)
+
+
+def load_schema(path: Path) -> Schema:
+    """Read and validate schema.yaml; all problems together. Raises InvalidConfig or NotBuiltYet."""
+    return parse_schema(read_yaml(path), file=str(path))
+
+
+def parse_schema(raw: dict[str, Any], *, file: str) -> Schema:
+    """Validate a schema's mapping. `file` names it in errors."""
+    _refuse_unbuilt(raw, file)
+    problems = []
+    names: dict[tuple[str | int, ...], str] = {}
+    columns = raw.get("columns")
+    for i, column in enumerate(columns if isinstance(columns, list) else []):
+        name = column.get("name") if isinstance(column, dict) else None
+        names["columns", i] = f"column {name}" if isinstance(name, str) and name else f"column {i + 1}"
+    schema = None
+    try:
+        schema = Schema.model_validate(raw)
+    except ValidationError as error:
+        problems += problems_of(error, names)
+    problems += _problems_between_columns(raw)
+    if problems or schema is None:
+        raise InvalidConfig(file, problems)
+    return schema
+
+
+def _problems_between_columns(raw: dict[str, Any]) -> list[str]:
+    """What no column can see alone; on the raw mapping, so that it is reported with all the rest."""
+    columns = raw.get("columns")
+    columns = [c for c in columns if isinstance(c, dict)] if isinstance(columns, list) else []
+    names = [c["name"] for c in columns if isinstance(c.get("name"), str)]
+    problems = [f"column {n}: declared twice" for n in sorted({n for n in names if names.count(n) > 1})]
+    if columns and all(c.get("kind") == "id" for c in columns):
+        problems.append("columns: only ids are declared, so there is nothing to learn")
+    target = raw.get("target")
+    if target is not None:
+        match = [c for c in columns if c.get("name") == target]
+        if not match:
+            problems.append(f"target: {target} is not a declared column{nearest(str(target), names)}")
+        elif match[0].get("kind") == "id":
+            problems.append("target: an id column cannot be the target")
+    return problems
+
+
+def _refuse_unbuilt(raw: dict[str, Any], file: str) -> None:
+    """Contract features this version does not have are refused, never treated as something weaker."""
+
+    def refuse(what: str) -> None:
+        raise NotBuiltYet(f"{file}: {what}")
+
+    if raw.get("kind") == "image" or "image" in raw:
+        refuse("images (`kind: image`) are not offered by this version; tables are")
+    unit = raw.get("privacy_unit", "row")
+    if unit != "row":
+        refuse(
+            "a person column as privacy_unit is not offered by this version; reduce the source to one row a "
+            "person and declare `privacy_unit: row`"
+        )
+    if raw.get("max_rows_per_person", 1) != 1:
+        refuse("max_rows_per_person above 1 needs a person column, which this version does not offer")
+    if raw.get("rules"):
+        refuse("rules between columns are not offered by this version; remove `rules`")
+    columns = raw.get("columns")
+    for column in columns if isinstance(columns, list) else []:
+        if isinstance(column, dict) and column.get("bounds") == "estimate":
+            refuse(f"column {column.get('name')}: `bounds: estimate` is not offered by this version")

@@ -1,0 +1,1 @@
+"""Tables: encode, measure, train, sample, decode."""

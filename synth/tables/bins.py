@@ -1,0 +1,134 @@
+"""Bins: from noised fine histograms to the few dozen bins of a column's pair stage. All of it is post-processing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+TARGET_BINS = 32
+MASS_IN_NOISE = 5.0
+RARE_IN_NOISE = 3.0
+NEIGHBOURS = 6
+
+
+def project_to_simplex(values: FloatArray, total: float) -> FloatArray:
+    """The nearest vector (L2) with entries ≥ 0 that sum to `total` > 0 (Duchi et al. 2008, Fig. 1)."""
+    if total <= 0:
+        raise ValueError(f"total must be positive, not {total}")
+    ordered = np.sort(values)[::-1]
+    excess = np.cumsum(ordered) - total
+    rank = np.arange(1, len(values) + 1)
+    last = np.nonzero(ordered - excess / rank > 0)[0][-1]
+    return np.asarray(np.maximum(values - excess[last] / (last + 1), 0.0))
+
+
+def merge_ordered(mass: FloatArray, width: FloatArray, noise: float, has_missing: bool) -> IntArray:
+    """Bin of each cell of an ordered column: heavy cells alone, the rest merged in runs of enough mass.
+
+    Args:
+        mass: projected counts of the cells, the missing cell last when there is one.
+        width: width of each cell (the missing cell's is of no account).
+        noise: noise scale of a cell's count over all classes.
+        has_missing: whether the last cell stands for missing; it always has a bin of its own.
+    """
+    cells = mass[:-1] if has_missing else mass
+    floor = MASS_IN_NOISE * noise
+    if len(cells) * floor <= cells.sum() and len(cells) <= TARGET_BINS:
+        bins = np.arange(len(cells))
+    else:
+        target = _target_mass(cells, floor)
+        alone = (cells >= target) | _stands_out(cells, width[: len(cells)], noise)
+        bins = _merge(cells, target, alone)
+    return np.append(bins, bins.max() + 1) if has_missing else bins
+
+
+def _stands_out(cells: FloatArray, width: FloatArray, noise: float) -> npt.NDArray[np.bool_]:
+    """Cells that hold clearly more than the density around them explains: single values that people share."""
+    density = np.pad(cells / width, NEIGHBOURS, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(density, 2 * NEIGHBOURS + 1)
+    around = np.delete(around, NEIGHBOURS, axis=1)
+    expected = np.nanmedian(around, axis=1) * width if len(cells) > 1 else np.zeros(len(cells))
+    # The threshold grows with the number of cells, so that noise alone seldom makes a bin.
+    return cells - expected > noise * (math.sqrt(2 * math.log(max(len(cells), 2))) + 1)
+
+
+def _target_mass(cells: FloatArray, floor: float) -> float:
+    """Mass of an ordinary bin: the mass that is not in heavy cells, divided among the bins."""
+    target = max(float(cells.sum()) / TARGET_BINS, floor)
+    for _ in range(8):
+        light = float(cells[cells < target].sum())
+        target = max(light / TARGET_BINS, floor)
+    return target
+
+
+def _merge(cells: FloatArray, target: float, alone: npt.NDArray[np.bool_]) -> IntArray:
+    bins = np.zeros(len(cells), dtype=np.int64)
+    current, held = 0, 0.0
+    for i, mass in enumerate(cells):
+        heavy = bool(alone[i])
+        if heavy and held > 0:
+            # A light run before a heavy cell stays apart when it holds something, else it joins the heavy cell.
+            if held >= target / 3:
+                current += 1
+            held = 0.0
+        bins[i] = current
+        held += float(mass)
+        if heavy or held >= target:
+            current, held = current + 1, 0.0
+    if 0 < held < target / 3 and current > 0:
+        bins[bins == current] = current - 1
+    return np.unique(bins, return_inverse=True)[1].astype(np.int64)
+
+
+def merge_levels(mass: FloatArray, noise: float, has_missing: bool) -> IntArray:
+    """Bin of each level of an unordered column: levels too rare to measure in pairs share one bin.
+
+    Arguments as for `merge_ordered`.
+    """
+    levels = mass[:-1] if has_missing else mass
+    rare = levels < RARE_IN_NOISE * noise
+    if rare.sum() < 2:
+        rare[:] = False
+    bins = np.empty(len(mass), dtype=np.int64)
+    common = np.nonzero(~rare)[0]
+    bins[common] = np.arange(len(common))
+    bins[np.nonzero(rare)[0]] = len(common)
+    if has_missing:
+        bins[-1] = int(bins[:-1].max()) + 1
+    return bins
+
+
+def spread_within_bins(measured: FloatArray, bin_of_cell: IntArray, prior: FloatArray, noise: float) -> FloatArray:
+    """Share of each cell within its bin, each bin's shares summing to 1.
+
+    A James–Stein estimate: the noised counts, shrunk towards a prior as far as the noise explains their scatter.
+
+    Args:
+        measured: noised counts of the cells.
+        bin_of_cell: bin of each cell.
+        prior: weights > 0 of the cells; their scale within a bin is of no account.
+        noise: noise scale of a cell's count.
+    """
+    share = np.empty(len(measured))
+    for b in range(int(bin_of_cell.max()) + 1):
+        inside = np.nonzero(bin_of_cell == b)[0]
+        expected = prior[inside] / prior[inside].sum()
+        total = max(float(measured[inside].sum()), 0.0)
+        deviation = measured[inside] - total * expected
+        scatter = float((deviation**2).sum())
+        keep = max(0.0, 1.0 - (len(inside) - 1) * noise**2 / scatter) if scatter > 0 else 0.0
+        counts = np.maximum(total * expected + keep * deviation, 0.0)
+        share[inside] = counts / counts.sum() if counts.sum() > 0 else expected
+    return share
+
+
+def binned(histogram: FloatArray, bin_of_cell: IntArray) -> FloatArray:
+    """A histogram [..., cells] summed into bins [..., bins]."""
+    out = np.zeros((int(bin_of_cell.max()) + 1, *histogram.shape[:-1]))
+    np.add.at(out, bin_of_cell, np.moveaxis(histogram, -1, 0))
+    return np.moveaxis(out, 0, -1)

@@ -1,0 +1,166 @@
+"""The public grid of an ordered column: where its values can lie, and the cells they are counted in.
+
+All kinds of ordered columns are reduced to one picture. A *position* is a number on the real line: an integer
+itself, a decimal number in units of its last decimal, a moment in units of its resolution since 1970, or, for a
+continuous column without declared decimals, the value as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from synth.schema import EPOCH, RESOLUTION_SECONDS, ContinuousColumn, DatetimeColumn, IntegerColumn
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+MAX_EXACT_CELLS = 512
+UNIFORM_CELLS = 256
+CELLS_PER_OCTAVE = 4
+MAX_SINGLES = 1 << 17
+SMALLEST_REAL_UNIT = 6  # a real column's digits are looked for down to 10^-6
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Positions from `low` to `high` inclusive.
+
+    Attributes:
+        low: first position; high: last position.
+        whole: whether only whole positions exist (else any real number between).
+        scale: how cells are laid out.
+        units: public rounding units a value may follow, coarsest first, in positions.
+    """
+
+    low: float
+    high: float
+    whole: bool
+    scale: str
+    units: tuple[float, ...]
+
+    @property
+    def count(self) -> float:
+        """Number of positions; infinite for real values."""
+        return self.high - self.low + 1 if self.whole else math.inf
+
+    @cached_property
+    def edges(self) -> FloatArray:
+        """Cell boundaries, ascending; cell i holds positions in [edges[i], edges[i+1])."""
+        end = self.high + 1 if self.whole else np.nextafter(self.high, np.inf)
+        if self.count <= MAX_EXACT_CELLS:
+            return np.arange(self.low, end + 1)
+        span = end - self.low
+        if self.scale == "log":
+            edges = self.low + self._smallest * (np.geomspace(1, 1 + span / self._smallest, MAX_EXACT_CELLS + 1) - 1)
+        else:
+            # Equal cells serve even spreads, cells that grow away from zero (or the lower bound) serve skewed ones.
+            edges = np.concatenate([np.linspace(self.low, end, UNIFORM_CELLS + 1), self._growing(end)])
+        if self.whole:
+            edges = np.round(edges)
+        edges = np.unique(np.concatenate([[self.low, end], edges]))
+        return np.asarray(edges[(edges >= self.low) & (edges <= end)], dtype=np.float64)
+
+    @property
+    def _smallest(self) -> float:
+        return 1.0 if self.whole else (self.high - self.low) * 2.0**-20
+
+    def _growing(self, end: float) -> FloatArray:
+        anchor = 0.0 if self.low < 0 < self.high else self.low
+        reach = (end - self.low) / UNIFORM_CELLS
+        octaves = max(0.0, math.log2(reach / self._smallest))
+        steps = self._smallest * 2.0 ** (np.arange(0, math.ceil(octaves * CELLS_PER_OCTAVE)) / CELLS_PER_OCTAVE)
+        sides = [anchor + steps, anchor - steps, [anchor, anchor + self._smallest]]
+        return np.concatenate([np.asarray(side) for side in sides])
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return len(self.edges) - 1
+
+    def cell_of(self, positions: FloatArray) -> IntArray:
+        """The cell of each position (positions must lie within the bounds)."""
+        return np.clip(np.searchsorted(self.edges, positions, side="right") - 1, 0, self.cells - 1)
+
+    @property
+    def single_step(self) -> float:
+        """Spacing of the positions that are counted one by one to find values that hold much mass."""
+        if self.whole:
+            return (
+                float(10 ** max(0, math.ceil(math.log10(self.count / MAX_SINGLES))))
+                if self.count > MAX_SINGLES
+                else 1.0
+            )
+        return 10.0 ** math.ceil(math.log10(max(self.high - self.low, 1e-300) / MAX_SINGLES))
+
+    @property
+    def singles(self) -> int:
+        """Number of positions counted one by one; 0 where cells are single positions already."""
+        if self.count <= MAX_EXACT_CELLS or self.low == self.high:
+            return 0
+        return int(math.floor(self.high / self.single_step) - math.ceil(self.low / self.single_step)) + 1
+
+    def single_of(self, positions: FloatArray) -> IntArray:
+        """Index among the single positions, or -1 for a position between them."""
+        steps = positions / self.single_step
+        nearest = np.round(steps)
+        on = np.abs(steps - nearest) <= 1e-9 * np.maximum(1.0, np.abs(steps))
+        index = nearest - math.ceil(self.low / self.single_step)
+        return np.where(on & (index >= 0) & (index < self.singles), index, -1).astype(np.int64)
+
+    def position_of_single(self, index: IntArray) -> FloatArray:
+        """The position of a single index."""
+        return (index + math.ceil(self.low / self.single_step)) * self.single_step
+
+    def unit_of(self, positions: FloatArray) -> IntArray:
+        """Index of the coarsest unit that divides each position; len(units) when none does; -1 for zero."""
+        out = np.full(len(positions), len(self.units), dtype=np.int64)
+        for i in reversed(range(len(self.units))):
+            steps = positions / self.units[i]
+            out[np.abs(steps - np.round(steps)) <= 1e-9 * np.maximum(1.0, np.abs(steps))] = i
+        out[positions == 0] = -1
+        return out
+
+
+def lattice_of(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> Lattice:
+    """The lattice of a column's public domain. Raises ValueError when the bounds hold no value."""
+    if isinstance(column, ContinuousColumn) and column.decimals is None:
+        low, high = column.bounds
+        span = high - low
+        top = math.floor(math.log10(span / 20)) if span > 0 else 0
+        exponents = range(max(top, -SMALLEST_REAL_UNIT), -SMALLEST_REAL_UNIT - 1, -1) if span > 0 else ()
+        return Lattice(low, high, whole=False, scale=column.scale, units=tuple(10.0**e for e in exponents))
+    first, last = _whole_bounds(column)
+    if first > last:
+        raise ValueError("the bounds hold no value at the declared decimals or resolution")
+    count = last - first + 1
+    if count <= MAX_EXACT_CELLS:
+        units: list[float] = []
+    elif isinstance(column, DatetimeColumn):
+        seconds = RESOLUTION_SECONDS[column.resolution]
+        units = [float(s // seconds) for s in (86400, 3600, 60) if s > seconds and s // seconds <= count / 20]
+    else:
+        units = [10.0**e for e in range(math.floor(math.log10(count / 20)), 0, -1)]
+    return Lattice(float(first), float(last), whole=True, scale=column.scale, units=tuple(units))
+
+
+def _whole_bounds(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> tuple[int, int]:
+    if isinstance(column, IntegerColumn):
+        return column.bounds
+    if isinstance(column, DatetimeColumn):
+        seconds = RESOLUTION_SECONDS[column.resolution]
+        low, high = ((bound - EPOCH) // timedelta(seconds=seconds) for bound in column.bounds)
+        return low, high
+    assert column.decimals is not None
+    factor = 10**column.decimals
+    return math.ceil(round(column.bounds[0] * factor, 6)), math.floor(round(column.bounds[1] * factor, 6))
+
+
+def moment_of(position: int, resolution: str) -> datetime:
+    """The moment at a position of a datetime column."""
+    return EPOCH + timedelta(seconds=position * RESOLUTION_SECONDS[resolution])

@@ -1,0 +1,471 @@
+"""Measure: the only stage whose outputs carry information about the people, and it pays for all of it.
+
+Up to four Gaussian releases, each charged before its first draw and drawn once:
+
+0. a numeric target's histogram, to cut it into classes;
+1. one-way histograms of every column within every class and over all classes, and detail histograms;
+2. scores of candidate pairs, when there are too many pairs to measure all of them;
+3. pair tables within every class and over all classes, on bins chosen from release 1.
+
+Everything computed from the returned `Measurements` is post-processing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from synth.files import write_whole
+from synth.privacy import budget
+from synth.privacy.budget import TablePlan, plan_table
+from synth.privacy.noise import NoiseSource
+from synth.schema import Schema
+from synth.tables import bins
+from synth.tables.blocks import DETAIL_WEIGHT, Block
+from synth.tables.codec import Codec, OrderedCodec
+from synth.tables.count import Codes, count_histograms, count_pairs
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Pair = tuple[str, str]
+
+NUMERIC_TARGET_CLASSES = 5
+MAX_CLASSES_IN_PAIRS = 24
+SCORE_UNIT = 16
+"""Scores are counted in sixteenths of a row, so that they are whole numbers before noise."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is measured, from the schema alone.
+
+    Attributes:
+        columns: columns with one-way histograms within classes (a categorical target is the class itself).
+        target: the target's name, or None.
+        classes: number of classes; for a numeric target the most there can be.
+        cut_target: whether the target is numeric and must be cut into classes.
+    """
+
+    columns: tuple[str, ...]
+    target: str | None
+    classes: int
+    cut_target: bool
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All candidate pairs of columns."""
+        return tuple(itertools.combinations(self.columns, 2))
+
+
+def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
+    """The layout of a schema."""
+    target = schema.target
+    if target is None:
+        return Layout(columns=tuple(codecs), target=None, classes=1, cut_target=False)
+    codec = codecs[target]
+    others = tuple(name for name in codecs if name != target)
+    if not others:
+        # A table of one column has nothing to condition: its only column is learned as it is.
+        return Layout(columns=(target,), target=None, classes=1, cut_target=False)
+    if codec.ordered:
+        classes = NUMERIC_TARGET_CLASSES + (codec.missing is not None)
+        return Layout(columns=tuple(codecs), target=target, classes=classes, cut_target=True)
+    return Layout(columns=others, target=target, classes=codec.size, cut_target=False)
+
+
+def summed_weight(classes: int) -> float:
+    """Precision of a histogram over all classes relative to one within classes; 0 when there is one class."""
+    return (1.0 - 1.0 / classes) ** 2
+
+
+def plan_of(layout: Layout, codecs: Mapping[str, Codec], *, epsilon: float, delta: float) -> TablePlan:
+    """The releases of a run, fixed from schema and config before the first read."""
+    return plan_table(
+        epsilon=epsilon,
+        delta=delta,
+        histograms=len(layout.columns),
+        summed_weight=summed_weight(layout.classes),
+        detail_blocks=len(_details(layout, codecs)),
+        detail_weight=DETAIL_WEIGHT,
+        candidate_pairs=len(layout.pairs),
+        classes_known=not layout.cut_target,
+        pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
+    )
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """A noised two-way table on bins.
+
+    `by_class` [classes, bins a, bins b] with its noise scale, `summed` [bins a, bins b] with its own; None where
+    the plan does not release it.
+    """
+
+    by_class: FloatArray | None
+    by_class_noise: float
+    summed: FloatArray | None
+    summed_noise: float
+
+    def best(self) -> tuple[FloatArray, float]:
+        """The best noised table over all classes [bins a, bins b], and its noise scale."""
+        if self.by_class is None:
+            assert self.summed is not None
+            return self.summed, self.summed_noise
+        added, variance = self.by_class.sum(axis=0), len(self.by_class) * self.by_class_noise**2
+        if self.summed is None:
+            return added, math.sqrt(variance)
+        weight = variance / (variance + self.summed_noise**2)
+        noise = math.sqrt(weight) * self.summed_noise
+        return weight * self.summed + (1 - weight) * added, noise
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that a run has learned about the people, noised.
+
+    Attributes:
+        class_of_cell: class of each of the target's cells ([0] without a target).
+        class_sizes: estimated people in each class, ≥ 0, [classes].
+        one_way: column → noised histogram within classes [classes, cells].
+        one_way_noise: noise scale of its cells.
+        one_way_summed: column → noised histogram over all classes [cells]; empty with one class.
+        one_way_summed_noise: noise scale of its cells; 0 with one class.
+        details: block key → noised histogram [size].
+        detail_noise: noise scale of its cells; 0 without details.
+        bin_of_cell: column → bin of each cell [cells].
+        pairs: measured pairs.
+    """
+
+    class_of_cell: IntArray
+    class_sizes: FloatArray
+    one_way: dict[str, FloatArray]
+    one_way_noise: float
+    one_way_summed: dict[str, FloatArray]
+    one_way_summed_noise: float
+    details: dict[str, FloatArray]
+    detail_noise: float
+    bin_of_cell: dict[str, IntArray]
+    pairs: dict[Pair, PairTable]
+
+    @property
+    def total(self) -> float:
+        """Estimated number of people, at least 1."""
+        return max(1.0, float(self.class_sizes.sum()))
+
+    @property
+    def class_size_noise(self) -> float:
+        """Noise scale of an estimated class size, in people."""
+        precision = 1.0 + sum(1.0 / histogram.shape[1] for histogram in self.one_way.values())
+        return self.one_way_noise / math.sqrt(precision)
+
+    def cell_counts(self, column: str) -> tuple[FloatArray, float]:
+        """Best noised histogram of a column over all classes [cells], and its noise scale."""
+        classes = len(self.class_sizes)
+        by_class = self.one_way[column].sum(axis=0)
+        variance = classes * self.one_way_noise**2
+        if column not in self.one_way_summed:
+            return by_class, math.sqrt(variance)
+        direct, direct_variance = self.one_way_summed[column], self.one_way_summed_noise**2
+        weight = variance / (variance + direct_variance)
+        noise = math.sqrt(variance * direct_variance / (variance + direct_variance))
+        return weight * direct + (1 - weight) * by_class, noise
+
+
+class Measurer:
+    """Makes a run's releases from its working file, charging each before it draws."""
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[Sequence[str]], Iterable[Codes]],
+        codecs: Mapping[str, Codec],
+        layout: Layout,
+        plan: TablePlan,
+        noise: NoiseSource,
+        charge: Callable[[str], None],
+        public_rows: int | None,
+    ) -> None:
+        """Bind the working file to the plan.
+
+        Args:
+            read: opens the working file and yields the codes of the named blocks, batch by batch.
+            codecs: codecs of the learned columns.
+            layout: what is measured.
+            plan: the releases and their noise.
+            noise: the noise source.
+            charge: called with an event's name before that event's first draw.
+            public_rows: the declared row count, or None when it is private.
+        """
+        self._read, self._codecs, self._layout, self._plan = read, codecs, layout, plan
+        self._noise, self._charge, self._public_rows = noise, charge, public_rows
+        self._class_key = f"cells:{layout.target}" if layout.target else None
+
+    def measure(self) -> Measurements:
+        """All releases, in order."""
+        class_of_cell = self._cut_target() if self._layout.cut_target else self._classes()
+        ones = self._one_way(class_of_cell)
+        pairs = self._layout.pairs
+        if not pairs:
+            return ones
+        if self._plan.score_noise is not None:
+            pairs = self._best_pairs(ones, self._plan.score_noise)
+        return self._pair_tables(ones, pairs)
+
+    def _classes(self) -> IntArray:
+        return np.arange(self._layout.classes) if self._layout.target else np.zeros(1, dtype=np.int64)
+
+    def _cut_target(self) -> IntArray:
+        """Release 0: the target's histogram, cut into classes of about equal mass; missing is a class."""
+        assert self._layout.target is not None and self._plan.target_noise is not None
+        block = self._codecs[self._layout.target].blocks[0]
+        exact = count_histograms(
+            self._read([block.key]),
+            by_class=[],
+            summed=[block],
+            class_key=None,
+            class_of_cell=np.zeros(1, np.int64),
+        )
+        self._charge(budget.TARGET_BINS)
+        noised = self._noise.add_to(exact[block.key], self._plan.target_noise)
+        missing = self._codecs[self._layout.target].missing
+        values = noised if missing is None else noised[:-1]
+        mass = bins.project_to_simplex(values, max(1.0, float(values.sum())))
+        middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+        cut = np.minimum((middle * NUMERIC_TARGET_CLASSES).astype(np.int64), NUMERIC_TARGET_CLASSES - 1)
+        if missing is not None:
+            cut = np.append(cut, cut.max() + 1)
+        return np.unique(cut, return_inverse=True)[1].astype(np.int64)
+
+    def _one_way(self, class_of_cell: IntArray) -> Measurements:
+        """Release 1: histograms of every column, and the bins that follow from them."""
+        layout, plan = self._layout, self._plan
+        cells = [self._codecs[name].blocks[0] for name in layout.columns]
+        details = _details(layout, self._codecs)
+        keys = [b.key for b in (*cells, *details)] + ([self._class_key] if self._class_key else [])
+        exact = count_histograms(
+            self._read(list(dict.fromkeys(keys))),
+            by_class=cells,
+            summed=details,
+            class_key=self._class_key,
+            class_of_cell=class_of_cell,
+        )
+        self._charge(budget.ONE_WAY)
+        by_class = {b.column: self._noise.add_to(exact[b.key], plan.one_way_noise) for b in cells}
+        sizes = self._noise.add_to(exact["class"], plan.one_way_noise)
+        summed = {}
+        if plan.summed_noise is not None:
+            self._charge(budget.ONE_WAY_SUMMED)
+            summed = {b.column: self._noise.add_to(exact[b.key].sum(axis=0), plan.summed_noise) for b in cells}
+        detail = {}
+        if plan.detail_noise is not None:
+            self._charge(budget.DETAIL)
+            detail = {b.key: self._noise.add_to(exact[b.key], plan.detail_noise) for b in details}
+        measured = Measurements(
+            class_of_cell=class_of_cell,
+            class_sizes=self._class_sizes(sizes, by_class),
+            one_way=by_class,
+            one_way_noise=plan.one_way_noise,
+            one_way_summed=summed,
+            one_way_summed_noise=plan.summed_noise or 0.0,
+            details=detail,
+            detail_noise=plan.detail_noise or 0.0,
+            bin_of_cell={},
+            pairs={},
+        )
+        return replace(measured, bin_of_cell={name: self._bins(measured, name) for name in layout.columns})
+
+    def _class_sizes(self, direct: FloatArray, by_class: Mapping[str, FloatArray]) -> FloatArray:
+        """Class sizes: the precision-weighted mean of the class's own count and every histogram's total."""
+        totals = np.stack([direct, *(h.sum(axis=1) for h in by_class.values())])
+        precision = 1.0 / np.array([1, *(h.shape[1] for h in by_class.values())])
+        sizes = np.average(totals, axis=0, weights=precision)
+        total = float(self._public_rows) if self._public_rows is not None else max(1.0, float(sizes.sum()))
+        return bins.project_to_simplex(sizes, total)
+
+    def _bins(self, measured: Measurements, name: str) -> IntArray:
+        counts, noise = measured.cell_counts(name)
+        mass = bins.project_to_simplex(counts, measured.total)
+        codec = self._codecs[name]
+        if isinstance(codec, OrderedCodec):
+            return bins.merge_ordered(mass, codec.widths, noise, codec.missing is not None)
+        return bins.merge_levels(mass, noise, codec.missing is not None)
+
+    def _best_pairs(self, ones: Measurements, score_noise: float) -> tuple[Pair, ...]:
+        """Release 2: noised scores of all candidate pairs, and the pairs worth measuring."""
+        expected = {pair: _independent(ones, pair) for pair in self._layout.pairs}
+        exact = self._count(ones, self._layout.pairs)
+        # Adding or removing one row moves one cell by one, so the L1 distance to a fixed table by at most one.
+        scores = np.array(
+            [
+                np.abs(SCORE_UNIT * exact[p].sum(axis=0) - np.round(SCORE_UNIT * expected[p]).astype(np.int64)).sum()
+                for p in self._layout.pairs
+            ],
+            dtype=np.int64,
+        )
+        self._charge(budget.PAIR_SCORES)
+        noised = self._noise.add_to(scores, SCORE_UNIT * score_noise) / SCORE_UNIT
+        sampling = np.array([np.minimum(np.sqrt(2 * e / math.pi), 2 * e).sum() for e in expected.values()])
+        mu = self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class or 1.0
+        cells = np.array([e.size for e in expected.values()], dtype=np.float64)
+        chosen = choose_pairs(noised - sampling, cells, mu)
+        return tuple(self._layout.pairs[i] for i in chosen)
+
+    def _pair_tables(self, ones: Measurements, pairs: Sequence[Pair]) -> Measurements:
+        """Release 3: pair tables, more precise where a table has more cells."""
+        exact = self._count(ones, pairs)
+        weight = {p: pair_weight(exact[p][0].size) for p in pairs}
+        total = math.fsum(weight.values())
+        tables = {p: PairTable(None, 0.0, None, 0.0) for p in pairs}
+        for mu, name in (
+            (self._plan.mu_pairs_by_class, budget.PAIRS_BY_CLASS),
+            (self._plan.mu_pairs_summed, budget.PAIRS_SUMMED),
+        ):
+            if mu is None:
+                continue
+            self._charge(name)
+            for p in pairs:
+                scale = math.sqrt(total / weight[p]) / mu
+                if name == budget.PAIRS_BY_CLASS:
+                    noised = self._noise.add_to(exact[p], scale)
+                    tables[p] = replace(tables[p], by_class=noised, by_class_noise=scale)
+                else:
+                    noised = self._noise.add_to(exact[p].sum(axis=0), scale)
+                    tables[p] = replace(tables[p], summed=noised, summed_noise=scale)
+        return replace(ones, pairs=tables)
+
+    def _count(self, ones: Measurements, pairs: Sequence[Pair]) -> dict[Pair, IntArray]:
+        used = sorted({name for pair in pairs for name in pair})
+        keys = [f"cells:{name}" for name in used] + ([self._class_key] if self._class_key else [])
+        return count_pairs(
+            self._read(list(dict.fromkeys(keys))),
+            pairs=pairs,
+            bin_of_cell={name: ones.bin_of_cell[name] for name in used},
+            class_key=self._class_key,
+            class_of_cell=ones.class_of_cell,
+        )
+
+
+def pair_weight(cells: int | FloatArray) -> FloatArray:
+    """Relative precision of a pair table: cells^(2/3) minimises the summed L1 error at a fixed budget."""
+    return np.asarray(cells, dtype=np.float64) ** (2.0 / 3.0)
+
+
+FIT_KEEPS = 0.25
+"""Part of a table's noise that survives the fit: the generator averages it over all tables."""
+
+
+def choose_pairs(scores: FloatArray, cells: FloatArray, mu: float) -> list[int]:
+    """Indices of the pairs to measure: the best prefix by score.
+
+    The expected L1 error (rows) of a measured pair is what is left of its noise, of an unmeasured one its score.
+    """
+    order = np.argsort(-scores)
+    weight = pair_weight(cells)[order]
+    gain = np.maximum(scores[order], 0.0)
+    best, best_error = 1, math.inf
+    for m in range(1, len(order) + 1):
+        scale = np.sqrt(weight[:m].sum() / weight[:m]) / mu
+        noise = FIT_KEEPS * cells[order][:m] * scale * math.sqrt(2 / math.pi)
+        error = float(np.minimum(noise, gain[:m]).sum() + gain[m:].sum())
+        if error < best_error:
+            best, best_error = m, error
+    return sorted(int(i) for i in order[:best])
+
+
+def class_profiles(measured: Measurements, column: str) -> FloatArray:
+    """Estimated share of each bin within each class [classes, bins]; rows sum to 1.
+
+    The class's own noised histogram, shrunk towards the table's as far as its noise explains the difference.
+    """
+    lookup = measured.bin_of_cell[column]
+    counts, _ = measured.cell_counts(column)
+    whole = np.maximum(bins.binned(bins.project_to_simplex(counts, measured.total), lookup), 1e-9 * measured.total)
+    whole = whole / whole.sum()
+    raw = bins.binned(measured.one_way[column], lookup)
+    variance = np.bincount(lookup) * measured.one_way_noise**2
+    profiles = np.empty_like(raw)
+    for c, size in enumerate(measured.class_sizes):
+        deviation = raw[c] - size * whole
+        scatter = float((deviation**2).sum())
+        keep = max(0.0, 1.0 - float(variance.sum()) / scatter) if scatter > 0 else 0.0
+        profile = np.maximum(size * whole + keep * deviation, 0.0) + 1e-6 * whole
+        profiles[c] = profile / profile.sum()
+    return profiles
+
+
+def _independent(measured: Measurements, pair: Pair) -> FloatArray:
+    """Expected two-way table [bins a, bins b] if the two columns were independent within every class."""
+    a, b = (class_profiles(measured, name) for name in pair)
+    return np.asarray(np.einsum("c,ca,cb->ab", measured.class_sizes, a, b))
+
+
+def _details(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:
+    return [block for name in layout.columns for block in codecs[name].blocks[1:]]
+
+
+def save_measurements(measured: Measurements, folder: Path) -> None:
+    """Write measurements to `folder` (safetensors and JSON), the JSON last: its presence says they are whole."""
+    arrays = {"class_of_cell": measured.class_of_cell, "class_sizes": measured.class_sizes}
+    arrays |= {f"one_way:{k}": v for k, v in measured.one_way.items()}
+    arrays |= {f"one_way_summed:{k}": v for k, v in measured.one_way_summed.items()}
+    arrays |= {f"details:{k}": v for k, v in measured.details.items()}
+    arrays |= {f"bin_of_cell:{k}": v for k, v in measured.bin_of_cell.items()}
+    for i, table in enumerate(measured.pairs.values()):
+        if table.by_class is not None:
+            arrays[f"by_class:{i}"] = table.by_class
+        if table.summed is not None:
+            arrays[f"summed:{i}"] = table.summed
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "measurements.safetensors")
+    described = {
+        "columns": list(measured.bin_of_cell),
+        "one_way_noise": measured.one_way_noise,
+        "one_way_summed_noise": measured.one_way_summed_noise,
+        "detail_noise": measured.detail_noise,
+        "pairs": [
+            {"columns": list(p), "by_class_noise": t.by_class_noise, "summed_noise": t.summed_noise}
+            for p, t in measured.pairs.items()
+        ],
+    }
+    write_whole(folder / "measurements.json", json.dumps(described))
+
+
+def load_measurements(folder: Path) -> Measurements:
+    """Read what `save_measurements` wrote."""
+    described = json.loads((folder / "measurements.json").read_text())
+    arrays = load_file(folder / "measurements.safetensors")
+
+    def group(name: str) -> dict[str, npt.NDArray[Any]]:
+        prefix = f"{name}:"
+        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+    by_class, summed, columns = group("by_class"), group("summed"), described["columns"]
+    one_way, one_way_summed, lookup = group("one_way"), group("one_way_summed"), group("bin_of_cell")
+    return Measurements(
+        class_of_cell=arrays["class_of_cell"],
+        class_sizes=arrays["class_sizes"],
+        one_way={name: one_way[name] for name in columns},
+        one_way_noise=described["one_way_noise"],
+        one_way_summed={name: one_way_summed[name] for name in columns if name in one_way_summed},
+        one_way_summed_noise=described["one_way_summed_noise"],
+        details=group("details"),
+        detail_noise=described["detail_noise"],
+        bin_of_cell={name: lookup[name] for name in columns},
+        pairs={
+            (p["columns"][0], p["columns"][1]): PairTable(
+                by_class=by_class.get(str(i)),
+                by_class_noise=p["by_class_noise"],
+                summed=summed.get(str(i)),
+                summed_noise=p["summed_noise"],
+            )
+            for i, p in enumerate(described["pairs"])
+        },
+    )

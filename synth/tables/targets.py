@@ -1,0 +1,155 @@
+"""The noised measurements as tensors: what the generator is fitted to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from synth.tables.bins import binned
+from synth.tables.measure import Measurements, class_profiles
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Where each column's bins lie in a row of encoded width D.
+
+    `names` and `sizes` in order; column j holds positions offsets[j] … offsets[j] + sizes[j] − 1.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """First position of each column."""
+        return tuple(int(x) for x in np.concatenate([[0], np.cumsum(self.sizes)[:-1]]))
+
+    @property
+    def width(self) -> int:
+        """D, the number of bins of all columns."""
+        return sum(self.sizes)
+
+    def place(self, name: str) -> slice:
+        """The positions of a column."""
+        j = self.names.index(name)
+        return slice(self.offsets[j], self.offsets[j] + self.sizes[j])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Measured counts and their precisions (one over noise variance; 0 where nothing was measured).
+
+    Shapes: C classes, D encoded width. Pair matrices hold a pair once, above the diagonal.
+    """
+
+    class_sizes: Tensor  # [C]
+    one_way: Tensor  # [C, D]
+    one_way_precision: Tensor  # [C, D]
+    summed: Tensor  # [D]
+    summed_precision: Tensor  # [D]
+    pairs: Tensor | None  # [C, D, D]
+    pairs_precision: Tensor | None  # [C, D, D]
+    pairs_summed: Tensor  # [D, D]
+    pairs_summed_precision: Tensor  # [D, D]; half the median precision for pseudo-targets
+    cells: int  # measured cells
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    def thinned(self, t: float, generator: torch.Generator) -> tuple[Targets, Targets]:
+        """Two sets of targets with independent noise (Gaussian thinning).
+
+        With y the measurement, s its noise scale and e a fresh standard normal, y + t·s·e and y − s·e/t have
+        independent noises. The first is for fitting, the second for deciding when to stop; both are free.
+        """
+
+        def split(value: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+            scale = torch.where(precision > 0, precision.clamp(min=1e-30).rsqrt(), torch.zeros(()))
+            e = torch.randn(value.shape, generator=generator) * scale
+            return value + t * e, value - e / t
+
+        fit: dict[str, Any] = {}
+        check: dict[str, Any] = {}
+        for name in ("one_way", "summed", "pairs", "pairs_summed"):
+            value, precision = getattr(self, name), getattr(self, f"{name}_precision")
+            if value is None:
+                continue
+            fit[name], check[name] = split(value, precision)
+            fit[f"{name}_precision"] = precision / (1 + t * t)
+            check[f"{name}_precision"] = precision / (1 + 1 / (t * t))
+        return replace(self, **fit), replace(self, **check)
+
+
+def encoding_of(measured: Measurements) -> Encoding:
+    """Columns and bins of the pair stage."""
+    names = tuple(measured.bin_of_cell)
+    return Encoding(names=names, sizes=tuple(int(measured.bin_of_cell[n].max()) + 1 for n in names))
+
+
+def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
+    """Measurements arranged for the fit; unmeasured pairs get the product of their one-ways, for free."""
+    classes, width = len(measured.class_sizes), encoding.width
+    one, one_p = np.zeros((classes, width)), np.zeros((classes, width))
+    summed, summed_p = np.zeros(width), np.zeros(width)
+    for name in encoding.names:
+        lookup, at = measured.bin_of_cell[name], encoding.place(name)
+        cells = np.bincount(lookup)
+        one[:, at] = binned(measured.one_way[name], lookup)
+        one_p[:, at] = 1.0 / (cells * measured.one_way_noise**2)
+        if name in measured.one_way_summed:
+            summed[at] = binned(measured.one_way_summed[name], lookup)
+            summed_p[at] = 1.0 / (cells * measured.one_way_summed_noise**2)
+    by_class = any(table.by_class is not None for table in measured.pairs.values())
+    two = np.zeros((classes, width, width)) if by_class else None
+    two_p = np.zeros((classes, width, width)) if by_class else None
+    total, total_p = np.zeros((width, width)), np.zeros((width, width))
+    for (a, b), table in measured.pairs.items():
+        rows, columns = encoding.place(a), encoding.place(b)
+        if table.by_class is not None and two is not None and two_p is not None:
+            two[:, rows, columns] = table.by_class
+            two_p[:, rows, columns] = 1.0 / table.by_class_noise**2
+        if table.summed is not None:
+            total[rows, columns] = table.summed
+            total_p[rows, columns] = 1.0 / table.summed_noise**2
+    measured_cells = sum(int((p > 0).sum()) for p in (one_p, summed_p, two_p, total_p) if p is not None)
+    _add_pseudo_targets(measured, encoding, total, total_p)
+
+    def tensor(value: FloatArray) -> Tensor:
+        return torch.tensor(value, dtype=torch.float32)
+
+    return Targets(
+        class_sizes=tensor(measured.class_sizes),
+        one_way=tensor(one),
+        one_way_precision=tensor(one_p),
+        summed=tensor(summed),
+        summed_precision=tensor(summed_p),
+        pairs=tensor(two) if two is not None else None,
+        pairs_precision=tensor(two_p) if two_p is not None else None,
+        pairs_summed=tensor(total),
+        pairs_summed_precision=tensor(total_p),
+        cells=measured_cells,
+    )
+
+
+def _add_pseudo_targets(measured: Measurements, encoding: Encoding, total: FloatArray, precision: FloatArray) -> None:
+    noises = [t.summed_noise or t.by_class_noise for t in measured.pairs.values()]
+    candidates = [
+        (a, b) for i, a in enumerate(encoding.names) for b in encoding.names[i + 1 :] if (a, b) not in measured.pairs
+    ]
+    if not candidates or not noises:
+        return
+    weight = 0.5 * float(np.median([1.0 / n**2 for n in noises]))
+    profiles = {name: class_profiles(measured, name) for name in encoding.names}
+    for a, b in candidates:
+        at = (encoding.place(a), encoding.place(b))
+        total[at] = np.einsum("c,ca,cb->ab", measured.class_sizes, profiles[a], profiles[b])
+        precision[at] = weight

@@ -1,0 +1,100 @@
+"""Reading YAML 1.2 (so that `no` is a word, and 1e-5 a number) and turning validation into plain problems."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from synth.errors import InvalidConfig
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping a YAML file holds. Raises InvalidConfig (with line and column) for anything else."""
+    if path.is_dir():
+        raise InvalidConfig(str(path), ["is a folder; name the YAML file itself"])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InvalidConfig(str(path), ["no such file; `synth init DIR` writes a commented one"]) from None
+    except UnicodeDecodeError:
+        raise InvalidConfig(str(path), ["is not UTF-8 text; save it as a UTF-8 YAML file"]) from None
+    except OSError as error:
+        raise InvalidConfig(str(path), [f"cannot be read ({error.strerror})"]) from None
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidConfig(str(path), [f"broken YAML, {where}{_first_line(error.problem)}"]) from None
+    except (YAMLError, ValueError) as error:
+        raise InvalidConfig(str(path), [f"broken YAML, {_first_line(str(error))}"]) from None
+    if not isinstance(value, dict):
+        raise InvalidConfig(str(path), ["must be a mapping of `key: value` lines at its top level"])
+    return value
+
+
+def fill_environment(value: Any, environment: Mapping[str, str] | None = None) -> tuple[Any, list[str]]:
+    """`value` with every `${NAME}` in its strings filled in, and the names that are not set."""
+    known = os.environ if environment is None else environment
+    missing: list[str] = []
+
+    def fill(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: fill(child) for key, child in item.items()}
+        if isinstance(item, list):
+            return [fill(child) for child in item]
+        if isinstance(item, str):
+            missing.extend(name for name in _VARIABLE.findall(item) if name not in known)
+            return _VARIABLE.sub(lambda match: known.get(match.group(1), ""), item)
+        return item
+
+    return fill(value), missing
+
+
+def problems_of(error: ValidationError, names: Mapping[tuple[str | int, ...], str] | None = None) -> list[str]:
+    """One phrase a problem: where, what, and for an unknown key the nearest known one. No input values."""
+    found = []
+    for item in error.errors(include_url=False, include_input=False):
+        place = tuple(part for part in item["loc"] if not _is_branch(part))
+        label = (names or {}).get(place[:2], "") if names else ""
+        where = ".".join(str(part) for part in place) or "file"
+        if label:
+            where = ".".join([label, *(str(part) for part in place[2:])])
+        found.append(f"{where}: {_phrase(item)}")
+    return found
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` when a known word is close, else nothing."""
+    match = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def _phrase(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown key; remove it or correct its spelling"
+    if item["type"] == "missing":
+        return "is required and absent"
+    message = str(item["msg"])
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _is_branch(part: str | int) -> bool:
+    """Pydantic names the branch of a tagged union in the location; a user never wrote it."""
+    return part in {"integer", "continuous", "categorical", "boolean", "datetime", "id"} or (
+        isinstance(part, str) and ("[" in part or part in {"int", "str", "float", "literal"})
+    )
+
+
+def _first_line(text: object) -> str:
+    return str(text or "not understood").strip().splitlines()[0]

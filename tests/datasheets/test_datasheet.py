@@ -1,0 +1,136 @@
+"""The combined datasheet: traced, honest about gaps, and clear about its subject."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from datasheets import Answers, build_datasheet
+from datasheets.datasheet import Part
+from datasheets.questions import steward_questions
+from datasheets.reading import exact, number, resolve
+from synth.facts import PublicFacts
+from synth.privacy.budget import plan_table
+
+
+def parts(facts: PublicFacts, answers: Answers | None = None) -> dict[str, tuple[Part, ...]]:
+    sheet = build_datasheet(facts, answers or Answers())
+    return {entry.question.id: entry.parts for section in sheet.sections for entry in section.entries}
+
+
+def changed(facts: PublicFacts, group: str, **values: object) -> PublicFacts:
+    return facts.model_copy(update={group: getattr(facts, group).model_copy(update=values)})
+
+
+def test_every_automatic_answer_is_traced_to_facts_that_exist(facts: PublicFacts) -> None:
+    automatic = [part for found in parts(facts).values() for part in found if part.origin == "automatic"]
+    assert automatic
+    for part in automatic:
+        assert part.text
+        assert part.trace or not re.search(r"\d", part.text)
+        for path in part.trace:
+            resolve(facts, path)
+
+
+def test_a_path_without_a_fact_is_an_error(facts: PublicFacts) -> None:
+    with pytest.raises(AttributeError):
+        resolve(facts, "privacy.rows")
+
+
+def test_without_answers_every_steward_question_is_a_gap(facts: PublicFacts) -> None:
+    assert build_datasheet(facts, Answers()).gaps == tuple(steward_questions())
+
+
+def test_an_answer_closes_its_gap_and_keeps_the_stewards_words(facts: PublicFacts) -> None:
+    answers = Answers(texts={"motivation.purpose": "To study survival."})
+    sheet = build_datasheet(facts, answers)
+    assert "motivation.purpose" not in sheet.gaps
+    assert sheet.text("motivation.purpose", "source") == "To study survival."
+
+
+def test_full_answers_leave_no_gap(facts: PublicFacts) -> None:
+    assert build_datasheet(facts, Answers(texts=dict.fromkeys(steward_questions(), "None."))).gaps == ()
+
+
+def test_nothing_is_said_about_the_source_that_the_run_does_not_know(facts: PublicFacts) -> None:
+    about_source = {
+        identifier
+        for identifier, found in parts(facts).items()
+        for part in found
+        if part.origin == "automatic" and part.subject == "source"
+    }
+    assert about_source == {"composition.count", "composition.features", "preprocessing.steps"}
+
+
+def test_count_is_named_as_noised_declared_or_chosen(facts: PublicFacts) -> None:
+    source, synthetic = parts(facts)["composition.count"]
+    assert "is private" in str(source.text)
+    assert "9,105 synthetic rows" in str(synthetic.text)
+    assert "noised" in str(synthetic.text)
+    declared = changed(facts, "privacy", row_count=9000)
+    source, _ = parts(changed(declared, "data", rows_chosen_by="declared row count"))["composition.count"]
+    assert "declares that the source has 9,000 rows" in str(source.text)
+    assert "not protected" in str(source.text)
+
+
+def test_privacy_statement_is_complete(facts: PublicFacts) -> None:
+    text = str(parts(facts)["composition.comments"][0].text)
+    for word in ("epsilon = 1 ", "delta = 1e-5", "1.460213", "row", "1.835", "cap is epsilon = 4", "9f9f"):
+        assert word in text
+
+
+def test_nothing_excluded_is_said_aloud(facts: PublicFacts) -> None:
+    text = str(parts(changed(facts, "privacy", not_covered=()))["composition.identification"][0].text)
+    assert "None: it is asserted" in text
+
+
+def test_procedure_names_every_release_and_setting(facts: PublicFacts) -> None:
+    text = str(parts(facts)["collection.mechanisms"][0].text)
+    for event in facts.privacy.events:
+        assert event.name in text
+        assert number(event.noise_scale) in text
+    for word in ("284,113 parameters", "2 members", "512", "64", "256", "400 steps", "0.003", "2 of 15"):
+        assert word in text
+    assert "chosen by the noised scores" not in text
+
+
+def test_procedure_tells_of_scores_and_a_cut_target_when_there_were_some(facts: PublicFacts) -> None:
+    plan = plan_table(
+        epsilon=1.0,
+        delta=1e-5,
+        histograms=20,
+        summed_weight=0.5,
+        detail_blocks=0,
+        detail_weight=0.25,
+        candidate_pairs=190,
+        classes_known=False,
+        pairs_by_class=False,
+    )
+    text = str(parts(changed(facts, "privacy", events=plan.events))["collection.mechanisms"][0].text)
+    assert "chosen by the noised scores" in text
+    assert "the target is cut into classes" in text
+    assert "a vector of counts" not in text
+
+
+def test_noise_of_pair_tables_is_not_passed_off_as_rows(facts: PublicFacts) -> None:
+    text = str(parts(facts)["composition.errors"][0].text)
+    lines = [line for line in text.splitlines() if line.startswith("- pair tables")]
+    assert len(lines) == 2
+    assert all(line.endswith("standard deviation 1, in units of each table's own noise.") for line in lines)
+
+
+def test_table_without_target_pairs_or_missing_values(facts: PublicFacts) -> None:
+    columns = ({"name": "age", "kind": "integer", "bounds": [0, 9]},)
+    bare = changed(changed(facts, "data", columns=columns, target=None, classes=1), "model", measured_pairs=0)
+    found = parts(changed(bare, "quality", two_way=(), mean_two_way_distance=None, mean_two_way_noise=None))
+    assert found["composition.labels"][0].text == "No column is declared as target."
+    assert str(found["composition.missing"][0].text).startswith("No.")
+    assert "No pair of columns was measured" in str(found["uses.comments"][0].text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1"), (1e-5, "1e-5"), (1.000001, "1.000001"), (0.1, "0.1"), (5.8e-06, "5.8e-6")]
+)
+def test_epsilon_and_delta_are_never_rounded(value: float, text: str) -> None:
+    assert exact(value) == text
