@@ -180,15 +180,15 @@ def ledger_url_of_run_yaml(file: Path, environment: Mapping[str, str]) -> tuple[
     return absolute_ledger_url(filled, file.resolve().parent), None
 
 
-def ledger_of(option: str | None, run_yaml: Path | None = None) -> str:
+def ledger_of(option: str | None, of_run_yaml: str | None) -> str:
     """The url of the ledger: the option, else $SYNTH_LEDGER, else of the run.yaml, else in the user's data folder."""
-    of_run_yaml = None
-    if option is None and not os.environ.get("SYNTH_LEDGER"):
-        of_run_yaml, warning = ledger_url_of_run_yaml(run_yaml or RUN_YAML, os.environ)
-        if warning:
-            typer.echo(f"warning: {warning}", err=True)
     return resolve_ledger_url(option, os.environ, of_run_yaml, platformdirs.user_data_path("synth"))
 
 
 def _open(option: str | None, *, create: bool = False) -> Ledger:
-    return Ledger.open(ledger_of(option), create=create)
+    of_run_yaml = None
+    if option is None and not os.environ.get("SYNTH_LEDGER"):
+        of_run_yaml, warning = ledger_url_of_run_yaml(RUN_YAML, os.environ)
+        if warning:
+            typer.echo(f"warning: {warning}", err=True)
+    return Ledger.open(ledger_of(option, of_run_yaml), create=create)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from pipelines import quiet
 from pipelines.budget import budget, ledger_of
 from pipelines.drafting import draft_schema, write_templates
 from synth.errors import NotBuiltYet, SynthError, UserError
+from synth.privacy.boundary import without_values
 
 app = typer.Typer(
     name="synth",
@@ -29,6 +29,9 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Work on schema.yaml.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(schema_app, name="schema")
 app.add_typer(budget, name="budget")
+
+# Typer's error for a wrong command line. It comes from a copy of Click within Typer, or from Click, by version.
+MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
 
 RunFile = Annotated[Path, typer.Argument(help="The run.yaml to follow.", show_default=False)]
 LedgerUrl = Annotated[
@@ -81,7 +84,7 @@ def plan(run_yaml: RunFile, ledger: LedgerUrl = None, as_json: AsJson = False) -
     """
     from pipelines.planning import plan_report, print_plan
 
-    report = plan_report(run_yaml, ledger_of(ledger, run_yaml))
+    report = plan_report(run_yaml, _ledger_of(run_yaml, ledger))
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -102,15 +105,10 @@ def run(
     """
     if resume:
         raise NotBuiltYet("--resume is not offered by this version; start a new run (what was spent stays spent)")
-    with _stdout_for_the_result():
-        # Checked before Prefect is loaded: a mistake should not take seconds to be told.
-        url = ledger_of(ledger, run_yaml)
-        from synth.config import load_run
+    from pipelines.running import run_pipeline
 
-        load_run(run_yaml)
-        quiet.quiet_prefect()
-        from pipelines.flow import run_pipeline
-
+    url = _ledger_of(run_yaml, ledger)
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints: stdout is for the result alone
         bundle = run_pipeline(run_yaml, url)
     typer.echo(json.dumps({"bundle": str(bundle)}) if as_json else str(bundle))
 
@@ -170,38 +168,43 @@ def verify(
     )
 
 
-@contextlib.contextmanager
-def _stdout_for_the_result() -> Any:
-    """Whatever a library prints goes to stderr; stdout is for the result alone."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
-    for name in ("synth", "pipelines"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+def _ledger_of(run_yaml: Path, option: str | None) -> str:
+    from synth.config import load_run
+
+    return ledger_of(option, load_run(run_yaml).config.ledger.url)
 
 
 def main() -> None:
     """Entry point of the console script."""
     os.umask(0o077)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C
+    quiet.plain_lines()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="synth", standalone_mode=False)
     except SynthError as error:
         _fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.ctx.get_help() if error.ctx else "")
-        sys.exit(2)
-    except click.ClickException as error:
-        where = f"{error.ctx.command_path}: " if isinstance(error, click.UsageError) and error.ctx else ""
-        _fail(f"{where}{error.format_message()}", 2)
-    except (click.Abort, KeyboardInterrupt):
+    except MISUSE as error:
+        _fail_misuse(error)
+    except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; what was reserved stays spent", 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except Exception as error:  # never a traceback: it would quote what it failed on
+        _fail(str(without_values("synth", error)), 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail_misuse(error: Any) -> NoReturn:
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help(), err=True)
+        sys.exit(2)
+    hint = f"; see `{context.command_path} --help`" if context else ""
+    _fail(f"{error.format_message().rstrip('.')}{hint}", 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"synth: {' '.join(message.split())}", err=True)
     sys.exit(code)
 

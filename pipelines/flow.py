@@ -1,23 +1,26 @@
 """The Prefect flow: wiring only. Tasks pass the run folder's path; results are never stored, nothing is retried.
 
 Prefect keeps parameters, states and exception texts in its database, so neither private values nor the source's
-location are ever among them: errors arrive here already without values (`synth.privacy.boundary`).
+location are ever among them. Errors arrive here without values (`synth.privacy.boundary`), and Prefect is told no
+more of them than the stage and the kind.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from prefect import flow, task
 
-from pipelines.documents import write_documents
+from pipelines import documents
 from synth import stages
 from synth.errors import SynthError
-from synth.privacy.boundary import guarded
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, hold, private_umask
+
+P = ParamSpec("P")
 
 # A retry would be a second draw; a cached or stored result would be a copy outside of the run folder.
 TASK: dict[str, Any] = {"retries": 0, "persist_result": False, "log_prints": False, "cache_policy": None}
@@ -29,63 +32,97 @@ FLOW: dict[str, Any] = {
 }
 
 
+class Stopped(Exception):
+    """What Prefect is told of an error. `reason` is the error itself; its text may name files."""
+
+    def __init__(self, place: str, reason: SynthError) -> None:
+        self.reason = reason
+        super().__init__(f"{place}: {type(reason).__name__}")
+
+
+def wordless(work: Callable[P, None]) -> Callable[P, None]:
+    """Let no error through to Prefect but as `Stopped`."""
+
+    @functools.wraps(work)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> None:
+        stopped = None
+        try:
+            work(*args, **kwargs)
+        except SynthError as error:
+            stopped = Stopped(work.__name__, error)
+        if stopped is not None:
+            raise stopped  # outside of the handler, so that the error is not attached as context
+
+    return inside
+
+
 @task(name="reserve", **TASK)
+@wordless
 def reserve(folder: str, ledger_url: str) -> None:
     """Reserve the run's budget."""
     stages.reserve(RunFolder(Path(folder)), Ledger.open(ledger_url))
 
 
 @task(name="encode", **TASK)
+@wordless
 def encode(folder: str) -> None:
     """Encode the private rows into a working file."""
     stages.encode(RunFolder(Path(folder)))
 
 
 @task(name="measure", **TASK)
+@wordless
 def measure(folder: str, ledger_url: str) -> None:
     """Make the noised releases."""
     stages.measure(RunFolder(Path(folder)), Ledger.open(ledger_url))
 
 
 @task(name="train", **TASK)
+@wordless
 def train(folder: str) -> None:
     """Fit the generator."""
     stages.train(RunFolder(Path(folder)))
 
 
 @task(name="sample", **TASK)
+@wordless
 def sample(folder: str) -> None:
     """Draw the synthetic rows."""
     stages.sample(RunFolder(Path(folder)))
 
 
 @task(name="evaluate", **TASK)
+@wordless
 def evaluate(folder: str) -> None:
     """Score the synthetic rows."""
     stages.evaluate(RunFolder(Path(folder)))
 
 
 @task(name="settle", **TASK)
+@wordless
 def settle(folder: str, ledger_url: str) -> None:
     """Close the run's account."""
     stages.settle(RunFolder(Path(folder)), Ledger.open(ledger_url))
 
 
 @task(name="document", **TASK)
+@wordless
 def document(folder: str) -> None:
     """Write the bundle's documents."""
-    write_documents(RunFolder(Path(folder)))
+    documents.document(RunFolder(Path(folder)))
 
 
 @task(name="seal", **TASK)
+@wordless
 def seal(folder: str) -> None:
     """Seal the bundle."""
     stages.seal(RunFolder(Path(folder)))
 
 
 @flow(name="synth-run", **FLOW)
+@wordless
 def synth_run(folder: str, ledger_url: str) -> None:
-    """The whole pipeline of one run whose folder `synth.stages.prepare` has made."""
+    """The whole pipeline of one run whose folder `synth.prepare` has made."""
     private_umask()
     run_folder = RunFolder(Path(folder))
     with hold(run_folder):
@@ -99,15 +136,6 @@ def synth_run(folder: str, ledger_url: str) -> None:
             settle(folder, ledger_url)
             document(folder)
             seal(folder)
-        except SynthError:
+        except Stopped:
             stages.give_up(run_folder, Ledger.open(ledger_url))
             raise
-
-
-def run_pipeline(run_file: Path, ledger_url: str, *, flow_of: Callable[..., None] = synth_run) -> Path:
-    """Check, run and return the finished bundle. Raises SynthError with a text free of private values."""
-    private_umask()
-    folder = stages.prepare(run_file, Ledger.open(ledger_url, create=False))
-    with guarded("run", folder.internal):
-        flow_of(str(folder.path), ledger_url)
-    return folder.bundle

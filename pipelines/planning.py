@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from synth.config import load_run
+from synth.prepare import plan_run
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
 from synth.privacy.ledger import Ledger
-from synth.stages import plan_run
 from synth.tables.codec import codecs_of
 from synth.tables.plan import memory_bytes, plan_columns, refuse_too_large
 
@@ -66,7 +66,8 @@ def print_plan(report: dict[str, Any]) -> None:
     say = typer.echo
     say(f"Plan of {report['run']}, population {report['population']}. Nothing was opened but the configuration.\n")
     say(
-        f"Spends    ε={report['epsilon']:g} at δ={report['delta']:g} (ε={report['replace_one_epsilon']:g} if a person's record is replaced)"
+        f"Spends    ε={report['epsilon']:g} at δ={report['delta']:g} "
+        f"(ε={report['replace_one_epsilon']:g} if a person's record is replaced)"
     )
     say(f"Before    ε={report['spent_epsilon']:g} spent on this population; {_cap(report)}")
     yearly = ", ".join(f"{cadence} ε={value:g}" for cadence, value in report["epsilon_after_a_year"].items())

@@ -1,13 +1,16 @@
-"""Prefect, quiet and offline: set before Prefect is imported, and never against what the user has set."""
+"""What a user sees and does not see: our own plain lines on stderr, and nothing of the libraries."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
@@ -16,7 +19,22 @@ DEFAULTS = {
 }
 
 
+def plain_lines() -> None:
+    """Our own log lines go to stderr as they are. Those of libraries, and Python's warnings, go nowhere.
+
+    They are not addressed to the user, and can quote the values that they stumble on.
+    """
+    ours = logging.StreamHandler(sys.stderr)
+    for name in ("synth", "pipelines"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.handlers = [ours]
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
 def quiet_prefect() -> None:
-    """Fill in the defaults that the environment leaves open."""
+    """Prefect, quiet and offline: called before it is imported, and never against what the user has set."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from synth.errors import InvalidConfig, NotBuiltYet
 from synth.schema import Schema, load_schema
-from synth.yaml_file import fill_environment, nearest, problems_of, read_yaml
+from synth.yaml_file import fill_environment, keys_of, problems_of, read_yaml
 
 
 def _no_boolean(value: Any) -> Any:
@@ -49,7 +48,7 @@ class Synthesizer(Section):
     `steps`, `members` and `latent_points` set by "auto" follow from ε and the schema alone.
     """
 
-    critic_share: Literal["auto"] | Number = "auto"
+    critic_share: Literal["auto"] | Annotated[Number, Field(ge=0, le=1)] = "auto"
     steps: Literal["auto"] | Annotated[Count, Field(ge=1, le=100_000)] = "auto"
     members: Annotated[Count, Field(ge=1, le=16)] = 2
     latent_points: Literal["auto"] | Annotated[Count, Field(ge=8, le=65_536)] = "auto"
@@ -127,13 +126,15 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
     schema_file = raw.get("schema")
     schema = None
     if isinstance(schema_file, str) and schema_file:
+        filled, _ = fill_environment(schema_file, environment)
         try:
-            filled, _ = fill_environment(schema_file, environment)
             schema = load_schema(_absolute(Path(filled), path.parent))
         except InvalidConfig as error:
+            # What the environment fills in is never written out, a path included.
+            named = error if filled == schema_file else InvalidConfig(schema_file, error.problems)
             if not problems:
-                raise
-            problems.append(str(error))
+                raise named from None
+            problems.append(str(named))
     if problems:
         raise InvalidConfig(str(path), problems)
     if unbuilt:
@@ -152,14 +153,7 @@ def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str]
     try:
         config = RunConfig.model_validate(_refuse_unbuilt(filled, str(file)))
     except ValidationError as error:
-        problems += problems_of(error)
-    problems += [
-        f"{key}: unknown key{nearest(key, _top_keys())}"
-        for key in filled
-        if isinstance(key, str) and key not in _top_keys()
-    ]
-    # The model reports an unknown top-level key too; keep the phrase that suggests a spelling.
-    problems = [p for p in problems if not re.fullmatch(r"[^.:]+: unknown key; remove it or correct its spelling", p)]
+        problems += problems_of(error, known=keys_of(RunConfig, *Section.__subclasses__()))
     if problems or config is None:
         raise InvalidConfig(str(file), problems)
     folder = file.resolve().parent
@@ -180,10 +174,6 @@ def absolute_ledger_url(url: str | None, folder: Path) -> str | None:
     if url is None or not url.startswith(prefix):
         return url
     return prefix + str(_absolute(Path(url.removeprefix(prefix)), folder))
-
-
-def _top_keys() -> set[str]:
-    return {field.alias or name for name, field in RunConfig.model_fields.items()}
 
 
 def _absolute(path: Path, folder: Path) -> Path:
@@ -207,8 +197,6 @@ def _refuse_unbuilt(raw: dict[str, Any], file: str) -> dict[str, Any]:
         raise NotBuiltYet(
             f"{file}: synthesizer.critic_share above 0 (a DP-SGD critic) is not offered by this version; use auto or 0"
         )
-    if isinstance(share, (int, float)) and not isinstance(share, bool) and share != 0:
-        raise InvalidConfig(file, ["synthesizer.critic_share: should be auto, or a share from 0 to 1"])
     holdout = section("evaluation").get("holdout", 0)
     if (isinstance(holdout, str) and holdout) or (
         isinstance(holdout, (int, float)) and not isinstance(holdout, bool) and 0 < holdout < 1

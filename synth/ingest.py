@@ -20,6 +20,7 @@ from synth.schema import AnyColumn, Schema
 from synth.yaml_file import nearest
 
 BATCH_ROWS = 65_536
+NULL_WORDS = ("", "NA", "NaN", "nan", "null", "NULL", "None")
 _PARQUET_MAGIC = b"PAR1"
 
 
@@ -59,6 +60,7 @@ class _Source:
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
         self.names = [column.name for column in schema.learned_columns]
+        self.levels = {level for c in schema.learned_columns if c.kind == "categorical" for level in c.categories}
 
     @staticmethod
     def open(path: Path, schema: Schema) -> _Source:
@@ -100,7 +102,7 @@ class _CsvSource(_Source):
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         # Every column is read as text and parsed by its codec: type inference would look at values, and a value
-        # that does not parse must follow the schema's rule instead of failing the read.
+        # that does not parse must follow the schema's rule instead of failing the read. A declared level is no null.
         reader = pa.csv.open_csv(
             self.path,
             read_options=pa.csv.ReadOptions(block_size=8 << 20, use_threads=False),
@@ -109,7 +111,7 @@ class _CsvSource(_Source):
                 include_columns=self.names,
                 column_types={name: pa.string() for name in self.names},
                 strings_can_be_null=True,
-                null_values=["", "NA", "NaN", "nan", "null", "NULL", "None"],
+                null_values=[word for word in NULL_WORDS if word not in self.levels],
                 quoted_strings_can_be_null=False,
             ),
         )
@@ -148,7 +150,7 @@ def _csv_header(path: Path) -> tuple[list[str], bool]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(stream)
-            return next(rows, []), next(rows, None) is not None
+            return next(rows, []), any(rows)
     except (UnicodeDecodeError, csv.Error):
         raise InvalidSource(f"source {path}: is neither Parquet nor UTF-8 CSV text") from None
 

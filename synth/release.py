@@ -158,7 +158,10 @@ def _unsigned(bundle: Path) -> dict[str, Any]:
             "delta": claims["delta"],
             "ledger_head": claims["ledger_head"],
         }
-    except (ValueError, KeyError, TypeError):
+        if not all(isinstance(v, float | int if k in {"epsilon", "delta"} else str) for k, v in predicate.items()):
+            raise TypeError("privacy.json")
+        canonical_json(predicate)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise VerificationFailed("privacy.json: is not a privacy statement of this software") from None
     statement = {
         "_type": STATEMENT_TYPE,

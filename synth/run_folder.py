@@ -2,7 +2,7 @@
 
 RUN/bundle/     what can be handed to anyone, once approved; appears whole when the run is sealed
 RUN/internal/   for the steward alone (0700)
-RUN/private/    working files (0700), deleted when the run settles and at the next start
+RUN/private/    working files (0700), there only while the run is held; a killed run's go at the next start
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from synth.config import Run, parse_run
-from synth.errors import UserError
+from synth.errors import SynthError, UserError
 from synth.files import PRIVATE_FOLDER, write_whole
 from synth.schema import load_schema
 from synth.yaml_file import read_yaml
@@ -54,6 +56,11 @@ class RunFolder:
     def private(self) -> Path:
         """Working files."""
         return self.path / "private"
+
+    @property
+    def answers(self) -> Path:
+        """The steward's answers as they were when the run started; absent without any."""
+        return self.internal / "answers.yaml"
 
     @property
     def codes(self) -> Path:
@@ -94,53 +101,76 @@ class RunFolder:
         """The public facts a stage has kept."""
         return json.loads((self.facts / f"{stage}.json").read_text())
 
-    def delete_private(self) -> None:
-        """Delete the working files."""
-        shutil.rmtree(self.private, ignore_errors=True)
+    def delete(self) -> None:
+        """Delete the whole run, for one that has come to nothing."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def create_run_folder(run: Run, *, now: datetime | None = None) -> RunFolder:
     """Make a new run folder with a copy of the run's configuration. Raises UserError when it cannot."""
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
     run_id = f"{run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder = RunFolder(run.config.output.directory / run_id)
+    config = run.config
+    folder = RunFolder(config.output.directory / run_id)
     try:
-        run.config.output.directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        for path in (folder.path, folder.internal, folder.private):
+        config.output.directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        for path in (folder.path, folder.internal):
             path.mkdir(mode=PRIVATE_FOLDER)
+        # Copies with `${NAME}` still in place: what the environment fills in is never written out.
+        write_whole(folder.internal / "run.yaml", run.file.read_bytes())
+        write_whole(folder.internal / "schema.yaml", config.schema_file.read_bytes())
+        if config.answers.exists():
+            write_whole(folder.answers, config.answers.read_bytes())
+        started = {"file": str(run.file), "created": moment.isoformat().replace("+00:00", "Z")}
+        write_whole(folder.internal / "run.json", json.dumps(started))
     except OSError as error:
+        folder.delete()
         raise UserError(
-            f"output.directory {run.config.output.directory}: cannot be written ({error.strerror}); name another folder"
+            f"output.directory {config.output.directory}: cannot be written ({error.strerror}); name another folder"
         ) from None
-    # Copies with `${NAME}` still in place: what the environment fills in is never written out.
-    write_whole(folder.internal / "run.yaml", run.file.read_bytes())
-    write_whole(folder.internal / "schema.yaml", run.config.schema_file.read_bytes())
-    write_whole(
-        folder.internal / "run.json",
-        json.dumps({"file": str(run.file), "created": moment.isoformat().replace("+00:00", "Z")}),
-    )
     return folder
 
 
-def hold(folder: RunFolder) -> TextIO:
-    """Mark the run as alive for as long as the returned handle stays open."""
-    handle = (folder.path / ".alive").open("w")
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
+@contextmanager
+def hold(folder: RunFolder) -> Iterator[None]:
+    """Keep the run alive: its working files exist inside of this, and nobody else deletes them.
+
+    They are deleted on the way out, however that comes about. What a killed process leaves is deleted by the next
+    run that starts (`delete_leftovers`).
+    """
+    with _locked(folder.path) as free:
+        if not free:
+            raise SynthError(f"run {folder.run_id} is under way in another process")
+        try:
+            folder.private.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+            yield
+        finally:
+            shutil.rmtree(folder.private, ignore_errors=True)
 
 
 def delete_leftovers(directory: Path) -> None:
     """Delete working files that killed runs have left below `directory`; runs still alive are not touched."""
-    for private in sorted(directory.glob("*/private")) if directory.is_dir() else []:
-        marker = private.parent / ".alive"
-        if not (private.parent / "internal" / "run.json").is_file() or not marker.is_file():
-            continue
-        with marker.open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(private, ignore_errors=True)
+    for private in sorted(directory.glob("*/private")):
+        if not (private.parent / "internal" / "run.json").is_file():
+            continue  # not a run of ours
+        with _locked(private.parent) as free:
+            if free:
+                shutil.rmtree(private, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder if nobody has; yields whether that worked. The lock dies with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def private_umask() -> int:

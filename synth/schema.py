@@ -7,19 +7,22 @@ a value outside of it is mapped by the declared rule `outside`, without a trace 
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from synth.errors import InvalidConfig, NotBuiltYet, UnconfirmedDomain
-from synth.yaml_file import nearest, problems_of, read_yaml
+from synth.yaml_file import keys_of, nearest, problems_of, read_yaml
 
 EPOCH = datetime(1970, 1, 1)
 RESOLUTION_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 KINDS = ("integer", "continuous", "categorical", "boolean", "datetime", "id")
 MAX_CATEGORIES = 50_000
+MAX_ROWS = 10**12
+LARGEST_WHOLE = 2**53  # beyond it, double precision and canonical JSON lose whole numbers
+LARGEST_REAL = 1e300
 Outside = Literal["clip", "missing", "other", "refuse"]
 
 
@@ -54,10 +57,20 @@ def _moment(value: Any) -> Any:
         except ValueError:
             raise ValueError("should be a date such as 1989-01-31 or 1989-01-31 12:00:00") from None
     if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        try:
+            return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        except OverflowError:
+            raise ValueError("should lie within the years 1 to 9999 in UTC") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)
     raise ValueError("should be a date such as 1989-01-31")
+
+
+def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Checked after the items: pydantic's own minimum would count only those that are valid."""
+    if not value:
+        raise ValueError("should hold at least one entry")
+    return value
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
@@ -112,7 +125,7 @@ class IntegerColumn(OrderedColumn):
     @model_validator(mode="after")
     def _ordered(self) -> IntegerColumn:
         _check_bounds(*self.bounds)
-        if max(abs(b) for b in self.bounds) > 2**53:
+        if max(abs(b) for b in self.bounds) >= LARGEST_WHOLE:
             raise ValueError("bounds must lie within ±2^53")
         return self
 
@@ -126,8 +139,24 @@ class ContinuousColumn(OrderedColumn):
 
     @model_validator(mode="after")
     def _ordered(self) -> ContinuousColumn:
-        _check_bounds(*self.bounds)
+        low, high = self.bounds
+        _check_bounds(low, high)
+        if max(abs(low), abs(high)) > LARGEST_REAL:
+            raise ValueError("bounds must lie within ±1e300")
+        if self.decimals is not None:
+            if max(abs(low), abs(high)) * 10**self.decimals >= LARGEST_WHOLE:
+                raise ValueError("bounds and decimals need more than 15 digits: declare fewer decimals, or none")
+            first, last = self.steps
+            if first > last:
+                raise ValueError("the bounds hold no value at the declared decimals")
         return self
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """First and last value within the bounds, in units of the last declared decimal."""
+        assert self.decimals is not None
+        low, high = (round(bound * 10**self.decimals, 6) for bound in self.bounds)
+        return math.ceil(low), math.floor(high)
 
 
 class DatetimeColumn(OrderedColumn):
@@ -140,14 +169,24 @@ class DatetimeColumn(OrderedColumn):
     @model_validator(mode="after")
     def _ordered(self) -> DatetimeColumn:
         _check_bounds(*self.bounds)
+        first, last = self.steps
+        if first > last:
+            raise ValueError("the bounds hold no moment at the declared resolution")
         return self
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """First and last moment within the bounds, in units of the resolution since 1970."""
+        unit = timedelta(seconds=RESOLUTION_SECONDS[self.resolution])
+        low, high = (bound - EPOCH for bound in self.bounds)
+        return -(-low // unit), high // unit
 
 
 class CategoricalColumn(Column):
     """One of a public list of levels: text, or numbers matched by value (5 = 5.0)."""
 
     kind: Literal["categorical"]
-    categories: tuple[Category, ...] = Field(min_length=1, max_length=MAX_CATEGORIES)
+    categories: Annotated[tuple[Category, ...], AfterValidator(_not_empty)] = Field(max_length=MAX_CATEGORIES)
     ordered: bool = False
     other: Category | None = Field(default=None, description="the level that `outside: other` maps to")
 
@@ -174,6 +213,8 @@ class CategoricalColumn(Column):
             raise ValueError("`outside: other` needs a level named 'other', or `other: LEVEL`")
         if any(isinstance(level, float) and not math.isfinite(level) for level in self.categories):
             raise ValueError("categories must be finite; declare missing values with `nullable: true`")
+        if any(not isinstance(level, str) and abs(level) >= LARGEST_WHOLE for level in self.categories):
+            raise ValueError("numeric categories must lie within ±2^53; quote longer ones to make them text")
         return self
 
     @property
@@ -203,6 +244,7 @@ class IdColumn(Column):
     kind: Literal["id"]
 
 
+COLUMN_TYPES = (IntegerColumn, ContinuousColumn, DatetimeColumn, CategoricalColumn, BooleanColumn, IdColumn)
 AnyColumn = Annotated[
     IntegerColumn | ContinuousColumn | DatetimeColumn | CategoricalColumn | BooleanColumn | IdColumn,
     Field(discriminator="kind"),
@@ -219,9 +261,9 @@ class Schema(BaseModel):
     description: str = ""
     privacy_unit: Literal["row"] = "row"
     max_rows_per_person: Literal[1] = 1
-    row_count: Literal["private"] | Annotated[Whole, Field(ge=1)] = "private"
+    row_count: Literal["private"] | Annotated[Whole, Field(ge=1, le=MAX_ROWS)] = "private"
     target: str | None = None
-    columns: tuple[AnyColumn, ...] = Field(min_length=1)
+    columns: Annotated[tuple[AnyColumn, ...], AfterValidator(_not_empty)]
 
     @property
     def ledger_population(self) -> str:
@@ -245,8 +287,8 @@ class Schema(BaseModel):
         drafted = [column.name for column in self.columns if column.domain == "unconfirmed"]
         if drafted:
             raise UnconfirmedDomain(
-                f"schema: the domain of {', '.join(drafted)} is a draft; replace it by public knowledge (a codebook) and "
-                "remove `domain: unconfirmed`"
+                f"schema: the domain of {', '.join(drafted)} is a draft; replace it by public knowledge "
+                "(a codebook) and remove `domain: unconfirmed`"
             )
 
 
@@ -275,7 +317,7 @@ def parse_schema(raw: dict[str, Any], *, file: str) -> Schema:
     try:
         schema = Schema.model_validate(raw)
     except ValidationError as error:
-        problems += problems_of(error, names)
+        problems += problems_of(error, names, known=keys_of(Schema, *COLUMN_TYPES))
     problems += _problems_between_columns(raw)
     if problems or schema is None:
         raise InvalidConfig(file, problems)

@@ -1,6 +1,6 @@
 """The stages of a table run, in order. Each takes the run's folder and leaves files; none needs Prefect.
 
-    prepare → reserve → encode → measure → train → sample → evaluate → settle → (document) → seal
+    (prepare) → reserve → encode → measure → train → sample → evaluate → settle → (document) → seal
 
 Private rows are seen by `encode`, `measure` and the internal half of `evaluate` alone. Nothing is drawn before the
 ledger holds the reservation, and each release is marked as spent before its first draw.
@@ -18,22 +18,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synth import release
-from synth.config import Run, load_run
+from synth.config import Run
 from synth.errors import SynthError
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.public import cells_of, public_scores
 from synth.facts import DataFacts, ModelFacts, PrivacyFacts, PublicFacts, QualityFacts, RunFacts
 from synth.files import PRIVATE_FOLDER
-from synth.ingest import check_header, read_batches
+from synth.ingest import read_batches
 from synth.parquet import synthetic_metadata, write_parts
+from synth.prepare import plan_run
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
-from synth.privacy.boundary import guarded
-from synth.privacy.budget import TablePlan
+from synth.privacy.boundary import guarded_stage
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger
 from synth.privacy.noise import PROTECTION, NoiseSource
 from synth.privacy.statement import ACCOUNTANT, not_covered
-from synth.run_folder import RunFolder, create_run_folder, delete_leftovers
+from synth.run_folder import RunFolder
 from synth.tables.codec import codecs_of
 from synth.tables.count import read_codes
 from synth.tables.decode import arrow_schema, decoder_of
@@ -41,13 +41,10 @@ from synth.tables.encode import encode as encode_rows
 from synth.tables.measure import (
     Layout,
     Measurer,
-    layout_of,
     load_measurements,
-    plan_of,
     save_measurements,
 )
 from synth.tables.model import TableModel
-from synth.tables.plan import refuse_too_large
 from synth.tables.rows import sample_rows
 from synth.tables.train import LATENT_SIZE, FitSettings, fit, settings_of
 
@@ -56,30 +53,7 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("numpy", "pyarrow", "pytorch-lightning", "safetensors", "scipy", "torch")
 
 
-def prepare(run_file: Path, ledger: Ledger) -> RunFolder:
-    """Check everything that can be checked without reading a row, and make the run's folder.
-
-    In this order: the files' own validity, unconfirmed domains, the population's cap, and only then the header of
-    the source. Raises InvalidConfig, NotBuiltYet, UnconfirmedDomain, BudgetExceeded or InvalidSource.
-    """
-    run = load_run(run_file)
-    run.table.refuse_unconfirmed()
-    layout, plan = plan_run(run)
-    refuse_too_large(layout, codecs_of(run.table))
-    ledger.refuse_if_over_cap(run.table.ledger_population, plan.events)
-    check_header(run.config.source.path, run.table)
-    delete_leftovers(run.config.output.directory)
-    return create_run_folder(run)
-
-
-def plan_run(run: Run) -> tuple[Layout, TablePlan]:
-    """What a run will measure and what it will spend, from config and schema alone."""
-    codecs = codecs_of(run.table)
-    layout = layout_of(run.table, codecs)
-    privacy = run.config.privacy
-    return layout, plan_of(layout, codecs, epsilon=privacy.epsilon, delta=privacy.delta)
-
-
+@guarded_stage
 def reserve(folder: RunFolder, ledger: Ledger) -> None:
     """Reserve the run's whole budget. Raises BudgetExceeded; nothing has been read yet."""
     run = folder.run()
@@ -94,36 +68,37 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
     logger.info("reserve: (ε=%g, δ=%g) reserved for this run", run.config.privacy.epsilon, run.config.privacy.delta)
 
 
+@guarded_stage
 def encode(folder: RunFolder) -> None:
     """One pass over the private rows into the run's working file."""
     run = folder.run()
-    with guarded("encode", folder.internal):
-        codecs = codecs_of(run.table)
-        outside = encode_rows(read_batches(run.config.source.path, run.table), codecs, folder.codes)
-        folder.note("outside", outside)
+    codecs = codecs_of(run.table)
+    outside = encode_rows(read_batches(run.config.source.path, run.table), codecs, folder.codes)
+    folder.note("outside", outside)
     logger.info("encode: the declared columns are encoded")
 
 
+@guarded_stage
 def measure(folder: RunFolder, ledger: Ledger) -> None:
     """All noised releases, each marked as spent in the ledger before its first draw, then saved whole."""
     run = folder.run()
     layout, plan = plan_run(run)
     events = {event.name: event for event in plan.events}
     count = run.table.row_count
-    with guarded("measure", folder.internal):
-        measurer = Measurer(
-            read=lambda keys: read_codes(folder.codes, keys),
-            codecs=codecs_of(run.table),
-            layout=layout,
-            plan=plan,
-            noise=NoiseSource(),
-            charge=lambda name: _charge(ledger, folder.run_id, events[name]),
-            public_rows=None if count == "private" else int(count),
-        )
-        save_measurements(measurer.measure(), folder.private)
+    measurer = Measurer(
+        read=lambda keys: read_codes(folder.codes, keys),
+        codecs=codecs_of(run.table),
+        layout=layout,
+        plan=plan,
+        noise=NoiseSource(),
+        charge=lambda name: _charge(ledger, folder.run_id, events[name]),
+        public_rows=None if count == "private" else int(count),
+    )
+    save_measurements(measurer.measure(), folder.private)
     logger.info("measure: %d noised releases made and saved", len(plan.events))
 
 
+@guarded_stage
 def train(folder: RunFolder) -> None:
     """Fit the generator to the noised measurements and save the model. No private row is opened."""
     run = folder.run()
@@ -131,21 +106,20 @@ def train(folder: RunFolder) -> None:
     codecs = codecs_of(run.table)
     layout, _ = plan_run(run)
     settings = fit_settings(run, layout)
-    with guarded("train", folder.internal):
-        fitted = fit(measured, settings, checkpoints=folder.private / "checkpoints")
-        total = float(measured.class_sizes.sum())
-        model = TableModel(
-            schema=run.table,
-            encoding=fitted.encoding,
-            target=layout.target,
-            class_share=measured.class_sizes / total,
-            class_of_cell=measured.class_of_cell,
-            decoders={name: decoder_of(measured, codecs[name]) for name in layout.columns},
-            members=fitted.members,
-            rows=max(1, round(measured.total)),
-        )
-        folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        model.save(folder.model)
+    fitted = fit(measured, settings, checkpoints=folder.private / "checkpoints")
+    total = float(measured.class_sizes.sum())
+    model = TableModel(
+        schema=run.table,
+        encoding=fitted.encoding,
+        target=layout.target,
+        class_share=measured.class_sizes / total,
+        class_of_cell=measured.class_of_cell,
+        decoders={name: decoder_of(measured, codecs[name]) for name in layout.columns},
+        members=fitted.members,
+        rows=max(1, round(measured.total)),
+    )
+    folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    model.save(folder.model)
     facts = ModelFacts(
         kind="conditional generator fitted to noised class-conditional moments",
         parameters=model.parameters,
@@ -168,6 +142,7 @@ def fit_settings(run: Run, layout: Layout) -> FitSettings:
     return settings_of(run.config.synthesizer, epsilon=run.config.privacy.epsilon, classes=layout.classes)
 
 
+@guarded_stage
 def sample(folder: RunFolder) -> None:
     """Draw the synthetic rows from the model and write them as Parquet. No private row is opened."""
     run = folder.run()
@@ -175,19 +150,18 @@ def sample(folder: RunFolder) -> None:
     asked, declared = run.config.output.rows, run.table.row_count
     rows = model.rows if asked == "auto" else asked
     chosen_by = "config" if asked != "auto" else "noised count" if declared == "private" else "declared row count"
-    with guarded("sample", folder.internal):
-        folder.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        parts = write_parts(
-            sample_rows(model, rows),
-            arrow_schema(model.schema, model.codecs),
-            folder.data,
-            synthetic_metadata(
-                epsilon=run.config.privacy.epsilon,
-                delta=run.config.privacy.delta,
-                privacy_unit=run.table.privacy_unit,
-                run_id=folder.run_id,
-            ),
-        )
+    folder.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    parts = write_parts(
+        sample_rows(model, rows),
+        arrow_schema(model.schema, model.codecs),
+        folder.data,
+        synthetic_metadata(
+            epsilon=run.config.privacy.epsilon,
+            delta=run.config.privacy.delta,
+            privacy_unit=run.table.privacy_unit,
+            run_id=folder.run_id,
+        ),
+    )
     facts = DataFacts(
         rows=rows,
         rows_chosen_by=chosen_by,
@@ -200,27 +174,28 @@ def sample(folder: RunFolder) -> None:
     logger.info("sample: %d synthetic rows", rows)
 
 
+@guarded_stage
 def evaluate(folder: RunFolder) -> None:
     """Public scores for the bundle, and the internal report for the steward."""
     run = folder.run()
     codecs = codecs_of(run.table)
     measured = load_measurements(folder.private)
-    with guarded("evaluate", folder.internal):
-        cells, valid, rows = cells_of(_synthetic_batches(folder), codecs)
-        quality = public_scores(measured, run.table, cells, valid_rows=valid, rows=rows)
-        folder.note("quality", quality.model_dump(mode="json"))
-        scores = internal_scores(
-            measured,
-            codecs,
-            lambda keys: read_codes(folder.codes, keys),
-            cells,
-            folder.noted("outside"),
-            rng=np.random.default_rng(0),
-        )
-        write_internal_report(scores, folder.internal)
+    cells, valid, rows = cells_of(_synthetic_batches(folder), codecs)
+    quality = public_scores(measured, run.table, cells, valid_rows=valid, rows=rows)
+    folder.note("quality", quality.model_dump(mode="json"))
+    scores = internal_scores(
+        measured,
+        codecs,
+        lambda keys: read_codes(folder.codes, keys),
+        cells,
+        folder.noted("outside"),
+        rng=np.random.default_rng(0),
+    )
+    write_internal_report(scores, folder.internal)
     logger.info("evaluate: public scores made; the internal report is for the steward alone")
 
 
+@guarded_stage
 def settle(folder: RunFolder, ledger: Ledger) -> None:
     """Close the run's account as spent and keep the public statement of what it cost. Working rows are deleted."""
     run = folder.run()
@@ -276,19 +251,24 @@ def public_facts(folder: RunFolder) -> PublicFacts:
     )
 
 
+@guarded_stage
 def seal(folder: RunFolder) -> Path:
-    """Seal the draft, make it the bundle in one rename, and delete what is left of the working files."""
+    """Seal the draft and make it the bundle in one rename."""
     release.seal(folder.draft)
     release.publish(folder.draft, folder.bundle)
-    folder.delete_private()
     logger.info("seal: the bundle is complete")
     return folder.bundle
 
 
 def give_up(folder: RunFolder, ledger: Ledger) -> None:
-    """After a failure: charge nothing if nothing was drawn, everything otherwise, and delete the working files."""
+    """After a failure: charge nothing if nothing was drawn, everything otherwise.
+
+    A run that was not charged and has nothing to tell the steward leaves no folder either.
+    """
     ledger.close_failed(folder.run_id)
-    folder.delete_private()
+    charged = any(run.run_id == folder.run_id for account in ledger.populations() for run in account.charged)
+    if not charged and not any(folder.internal.glob("failure-*.txt")):
+        folder.delete()
 
 
 def _charge(ledger: Ledger, run_id: str, event: GaussianEvent) -> None:

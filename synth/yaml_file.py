@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -61,8 +61,15 @@ def fill_environment(value: Any, environment: Mapping[str, str] | None = None) -
     return fill(value), missing
 
 
-def problems_of(error: ValidationError, names: Mapping[tuple[str | int, ...], str] | None = None) -> list[str]:
-    """One phrase a problem: where, what, and for an unknown key the nearest known one. No input values."""
+def keys_of(*models: type[BaseModel]) -> set[str]:
+    """The keys a user can write for these models."""
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
+
+
+def problems_of(
+    error: ValidationError, names: Mapping[tuple[str | int, ...], str] | None = None, *, known: Iterable[str] = ()
+) -> list[str]:
+    """One phrase a problem: where, what, and for an unknown key the nearest of the `known` ones. No input values."""
     found = []
     for item in error.errors(include_url=False, include_input=False):
         place = tuple(part for part in item["loc"] if not _is_branch(part))
@@ -70,7 +77,7 @@ def problems_of(error: ValidationError, names: Mapping[tuple[str | int, ...], st
         where = ".".join(str(part) for part in place) or "file"
         if label:
             where = ".".join([label, *(str(part) for part in place[2:])])
-        found.append(f"{where}: {_phrase(item)}")
+        found.append(f"{where}: {_phrase(item, known)}")
     return found
 
 
@@ -80,13 +87,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {match[0]}?)" if match else ""
 
 
-def _phrase(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return "unknown key; remove it or correct its spelling"
-    if item["type"] == "missing":
-        return "is required and absent"
-    message = str(item["msg"])
-    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+def _phrase(item: Any, known: Iterable[str]) -> str:
+    match item["type"]:
+        case "extra_forbidden":
+            return f"unknown key{nearest(str(item['loc'][-1]), known)}; remove it or correct its spelling"
+        case "missing":
+            return "is required and absent"
+        case "union_tag_not_found":
+            return "kind is required and absent"
+        case "union_tag_invalid":
+            return f"kind should be one of {item['ctx']['expected_tags']}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message.replace("Input should be", "should be").replace("a valid tuple", "a list")
+    return re.sub(r"a valid dictionary or .*", "a mapping of keys to values", message)
 
 
 def _is_branch(part: str | int) -> bool:

@@ -33,11 +33,12 @@ def _measurements(read: Reading) -> str:
             "the histogram of the target on a fine public grid, by which the target is cut into"
             " classes of about equal mass."
         ),
-        budget.ONE_WAY: (
+        budget.FINE: (
             "the histogram of every learned column on a fine public grid (numbers and dates) or its"
-            f" declared levels, {by_class}, and the class sizes. Missing is a level of its own."
+            " declared levels, over all rows, and the class sizes. Missing is a level of its own. They"
+            " place the bins."
         ),
-        budget.ONE_WAY_SUMMED: "the same histograms over all classes, with independent noise.",
+        budget.ONE_WAY: f"the histogram of every learned column on its bins, {by_class}.",
         budget.DETAIL: "how often single numbers and dates occur, and how coarsely they are rounded.",
         budget.PAIR_SCORES: (
             "for every candidate pair of columns, the L1 distance of its table of counts from the one"
@@ -69,8 +70,9 @@ def _bins(read: Reading) -> str:
     counts = read("model.bins").values()
     between = f" (here {number(min(counts))} to {number(max(counts))} a column)" if counts else ""
     return (
-        "Bins and class sizes. From the noised histograms alone, grid cells with much mass stay alone"
-        " and runs of light cells are merged until they stand out from the noise; levels too rare"
+        "Bins and class sizes. From the noised fine histograms alone, smoothed at their known noise level"
+        " (Haar wavelets, hard thresholds), grid cells with much mass stay alone and runs of light cells"
+        " are merged until they stand out from the noise; levels too rare"
         f" against the noise share one bin{between}. Class sizes are the precision-weighted mean of the"
         f" noised class totals, none below zero. {row_count_in_words(read)}"
     )

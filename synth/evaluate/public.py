@@ -12,7 +12,6 @@ import pyarrow as pa
 from synth.evaluate.distance import noise_distance, noisy_distance
 from synth.facts import MarginalScore, QualityFacts
 from synth.schema import Schema
-from synth.tables.bins import binned
 from synth.tables.codec import Codec
 from synth.tables.measure import Measurements
 
@@ -55,14 +54,14 @@ def public_scores(
     total = measured.total
     one_way = []
     for name, lookup in measured.bin_of_cell.items():
-        counts, noise = measured.cell_counts(name)
         synthetic = np.bincount(lookup[cells[name]], minlength=int(lookup.max()) + 1)
-        spread = noise * np.sqrt(np.bincount(lookup))
+        noised = measured.one_way[name].sum(axis=0)
+        noise = measured.one_way_noise * math.sqrt(len(measured.class_sizes))
         one_way.append(
             MarginalScore(
                 columns=(name,),
-                distance=noisy_distance(synthetic, binned(counts, lookup), total),
-                noise=noise_distance(spread, total),
+                distance=noisy_distance(synthetic, noised, total),
+                noise=noise_distance(np.full(len(noised), noise), total),
             )
         )
     if schema.target is not None and schema.target not in measured.bin_of_cell:

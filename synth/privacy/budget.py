@@ -16,11 +16,13 @@ MAX_PAIRS_WITHOUT_SCORES = 100
 SCORES_SHARE = 0.05
 BY_CLASS_SHARE = 0.6
 TARGET_BINS_SHARE = 0.02
+FINE_SHARE = 0.4
+"""Share of the one-ways' budget for the fine histograms, which place the bins; the rest measures the bins."""
 
-ONE_WAY = "one-way histograms by class"
-ONE_WAY_SUMMED = "one-way histograms over all classes"
+FINE = "fine histograms and class sizes"
 DETAIL = "detail histograms (single values and digits)"
 TARGET_BINS = "histogram of the target"
+ONE_WAY = "binned one-way histograms by class"
 PAIR_SCORES = "scores of candidate pairs"
 PAIRS_BY_CLASS = "pair tables by class"
 PAIRS_SUMMED = "pair tables over all classes"
@@ -31,9 +33,9 @@ class TablePlan:
     """What a table run will release, and with how much noise; fixed before the first read.
 
     Attributes:
-        one_way_noise: noise scale of a cell of a one-way histogram (counts).
-        summed_noise: noise scale of a cell of a histogram over all classes; None with one class.
-        detail_noise: noise scale of a cell of a detail histogram (counts); None without detail blocks.
+        fine_noise: noise scale of a cell of a fine histogram, and of a class size (people).
+        one_way_noise: noise scale of a bin of a one-way histogram within a class (people).
+        detail_noise: noise scale of a cell of a detail histogram (people); None without detail blocks.
         target_noise: noise scale of a numeric target's histogram; None for other targets.
         score_noise: noise scale of a pair's score (rows); None when all pairs are measured.
         mu_pairs_by_class: μ spent on pair tables by class; None without pairs or with one class.
@@ -41,8 +43,8 @@ class TablePlan:
         events: all of it, for the ledger, in the order of the releases.
     """
 
+    fine_noise: float
     one_way_noise: float
-    summed_noise: float | None
     detail_noise: float | None
     target_noise: float | None
     score_noise: float | None
@@ -52,8 +54,12 @@ class TablePlan:
     events: tuple[GaussianEvent, ...]
 
 
-def one_way_share(epsilon: float) -> float:
-    """Share of B for the one-way histograms: more when ε is small (DESIGN.md, recipe 1)."""
+def one_way_share(epsilon: float, candidate_pairs: int) -> float:
+    """Share of B for the one-way histograms: more when ε is small, or when there are too many pairs to measure."""
+    if candidate_pairs == 0:
+        return 1.0
+    if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
+        return 0.4
     if epsilon <= 0.2:
         return 0.35
     if epsilon <= 0.5:
@@ -66,7 +72,6 @@ def plan_table(
     epsilon: float,
     delta: float,
     histograms: int,
-    summed_weight: float,
     detail_blocks: int,
     detail_weight: float,
     candidate_pairs: int,
@@ -77,10 +82,9 @@ def plan_table(
 
     Args:
         epsilon: the run's ε; delta: its δ.
-        histograms: columns with one-way histograms; the class sizes are one more histogram.
-        summed_weight: precision of a histogram over all classes relative to one by class; 0 for none.
+        histograms: columns that are measured, at least one; the class sizes are one more fine histogram.
         detail_blocks: detail histograms over all classes.
-        detail_weight: precision of a detail histogram relative to a one-way histogram.
+        detail_weight: precision of a detail histogram relative to a fine histogram.
         candidate_pairs: pairs of columns that could be measured.
         classes_known: False when a numeric target must first be cut into bins (charged).
         pairs_by_class: whether pairs are measured within classes too.
@@ -92,17 +96,15 @@ def plan_table(
         target_noise = 1 / math.sqrt(TARGET_BINS_SHARE * total)
         events.append(_event(TARGET_BINS, 1.0, target_noise))
         total -= TARGET_BINS_SHARE * total
-    ones = total * (one_way_share(epsilon) if candidate_pairs else 1.0)
-    weight = (histograms + 1) + summed_weight * histograms + detail_weight * detail_blocks
-    one_way_noise = math.sqrt(weight / ones)
-    events.append(_event(ONE_WAY, math.sqrt(histograms + 1), one_way_noise))
-    summed_noise = detail_noise = None
-    if summed_weight > 0 and histograms:
-        summed_noise = one_way_noise / math.sqrt(summed_weight)
-        events.append(_event(ONE_WAY_SUMMED, math.sqrt(histograms), summed_noise))
+    ones = total * one_way_share(epsilon, candidate_pairs)
+    fine_noise = math.sqrt((histograms + 1 + detail_weight * detail_blocks) / (FINE_SHARE * ones))
+    events.append(_event(FINE, math.sqrt(histograms + 1), fine_noise))
+    detail_noise = None
     if detail_blocks:
-        detail_noise = one_way_noise / math.sqrt(detail_weight)
+        detail_noise = fine_noise / math.sqrt(detail_weight)
         events.append(_event(DETAIL, math.sqrt(detail_blocks), detail_noise))
+    one_way_noise = math.sqrt(histograms / ((1 - FINE_SHARE) * ones))
+    events.append(_event(ONE_WAY, math.sqrt(histograms), one_way_noise))
     score_noise = by_class = summed = None
     rest = total - ones
     if candidate_pairs:
@@ -119,8 +121,8 @@ def plan_table(
             summed = math.sqrt((1 - by_class_share) * rest)
             events.append(_event(PAIRS_SUMMED, summed, 1.0))
     return TablePlan(
+        fine_noise=fine_noise,
         one_way_noise=one_way_noise,
-        summed_noise=summed_noise,
         detail_noise=detail_noise,
         target_noise=target_noise,
         score_noise=score_noise,

@@ -45,11 +45,11 @@ class NoiseSource:
         self._stream: CipherContext = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
 
     def _uniform(self, count: int) -> FloatArray:
-        """`count` uniforms strictly inside (0, 1), 53 random bits each."""
+        """`count` uniforms in (0, 1], 53 random bits each."""
         if os.getpid() != self._process:
             self._rekey()
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
-        return (np.right_shift(words, np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return (np.right_shift(words, np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
 
     def standard_normal(self, count: int) -> FloatArray:
         """`count` standard normals, each half the sum of four Box–Muller normals."""
@@ -73,7 +73,7 @@ class NoiseSource:
         counts = np.asarray(exact)
         if not np.issubdtype(counts.dtype, np.integer):
             raise ValueError("only whole counts are noised")
-        if counts.size and int(np.abs(counts).max()) >= 2**50:
+        if counts.size and max(int(counts.max()), -int(counts.min())) >= 2**50:
             raise ValueError("counts must stay below 2^50")
         noise = self.standard_normal(counts.size).reshape(counts.shape)
         grid = grid_of(noise_scale)

@@ -10,8 +10,10 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-TARGET_BINS = 32
-MASS_IN_NOISE = 5.0
+MIN_BINS = 8
+MAX_BINS = 40
+PEOPLE_IN_PAIR_NOISE = 1.0
+MASS_IN_NOISE = 3.0
 RARE_IN_NOISE = 3.0
 NEIGHBOURS = 6
 
@@ -27,21 +29,31 @@ def project_to_simplex(values: FloatArray, total: float) -> FloatArray:
     return np.asarray(np.maximum(values - excess[last] / (last + 1), 0.0))
 
 
-def merge_ordered(mass: FloatArray, width: FloatArray, noise: float, has_missing: bool) -> IntArray:
+def most_bins(people: float, pair_noise: float) -> int:
+    """How many bins a column may have: more people or less noise carry more detail into the pair tables.
+
+    With b bins a column, an even pair table has people / b² in a cell; that is kept near the cell's noise.
+    """
+    if pair_noise <= 0:
+        return MAX_BINS
+    return int(np.clip(math.sqrt(people / (PEOPLE_IN_PAIR_NOISE * pair_noise)), MIN_BINS, MAX_BINS))
+
+
+def merge_ordered(mass: FloatArray, width: FloatArray, noise: float, has_missing: bool, most: int) -> IntArray:
     """Bin of each cell of an ordered column: heavy cells alone, the rest merged in runs of enough mass.
 
     Args:
-        mass: projected counts of the cells, the missing cell last when there is one.
+        mass: denoised counts of the cells, the missing cell last when there is one.
         width: width of each cell (the missing cell's is of no account).
-        noise: noise scale of a cell's count over all classes.
+        noise: noise scale of a cell's count.
         has_missing: whether the last cell stands for missing; it always has a bin of its own.
+        most: into how many bins the cells that are not heavy are merged, about.
     """
     cells = mass[:-1] if has_missing else mass
-    floor = MASS_IN_NOISE * noise
-    if len(cells) * floor <= cells.sum() and len(cells) <= TARGET_BINS:
+    if len(cells) <= most:
         bins = np.arange(len(cells))
     else:
-        target = _target_mass(cells, floor)
+        target = _target_mass(cells, most, noise)
         alone = (cells >= target) | _stands_out(cells, width[: len(cells)], noise)
         bins = _merge(cells, target, alone)
     return np.append(bins, bins.max() + 1) if has_missing else bins
@@ -57,12 +69,12 @@ def _stands_out(cells: FloatArray, width: FloatArray, noise: float) -> npt.NDArr
     return cells - expected > noise * (math.sqrt(2 * math.log(max(len(cells), 2))) + 1)
 
 
-def _target_mass(cells: FloatArray, floor: float) -> float:
+def _target_mass(cells: FloatArray, most: int, noise: float) -> float:
     """Mass of an ordinary bin: the mass that is not in heavy cells, divided among the bins."""
-    target = max(float(cells.sum()) / TARGET_BINS, floor)
-    for _ in range(8):
-        light = float(cells[cells < target].sum())
-        target = max(light / TARGET_BINS, floor)
+    floor = max(float(cells.sum()) / (2 * most), MASS_IN_NOISE * noise)
+    target = max(float(cells.sum()) / most, floor)
+    for _ in range(4):
+        target = max(float(cells[cells < target].sum()) / most, floor)
     return target
 
 
@@ -80,7 +92,7 @@ def _merge(cells: FloatArray, target: float, alone: npt.NDArray[np.bool_]) -> In
         held += float(mass)
         if heavy or held >= target:
             current, held = current + 1, 0.0
-    if 0 < held < target / 3 and current > 0:
+    if held < target / 3 and current > 0:
         bins[bins == current] = current - 1
     return np.unique(bins, return_inverse=True)[1].astype(np.int64)
 
@@ -125,6 +137,13 @@ def spread_within_bins(measured: FloatArray, bin_of_cell: IntArray, prior: Float
         counts = np.maximum(total * expected + keep * deviation, 0.0)
         share[inside] = counts / counts.sum() if counts.sum() > 0 else expected
     return share
+
+
+def shares_of(mass: FloatArray, width: FloatArray, bin_of_cell: IntArray) -> FloatArray:
+    """Share of each cell within its bin by denoised mass, each bin's shares summing to 1; empty bins spread evenly."""
+    whole = np.bincount(bin_of_cell, weights=mass)[bin_of_cell]
+    wide = np.bincount(bin_of_cell, weights=width)[bin_of_cell]
+    return np.where(whole > 0, mass / np.maximum(whole, 1e-300), width / wide)
 
 
 def binned(histogram: FloatArray, bin_of_cell: IntArray) -> FloatArray:

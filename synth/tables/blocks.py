@@ -13,12 +13,12 @@ NONE = -1
 """The code of a row that a block does not count."""
 
 DETAIL_WEIGHT = 0.25
-"""Precision of a detail histogram relative to a one-way histogram (a cell's noise is twice as large)."""
+"""Precision of a detail histogram relative to a fine histogram (a cell's noise is twice as large)."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """`size` cells of one column. `cells` are counted by class, details over all classes."""
+    """`size` cells of one column."""
 
     column: str
     role: Literal["cells", "singles", "digits"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 TRUE_WORDS = {"true", "t", "yes", "y", "1", "1.0"}
 FALSE_WORDS = {"false", "f", "no", "n", "0", "0.0"}
+MICROS = {"s": 1e6, "ms": 1e3, "us": 1.0}
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,7 @@ class LevelCodec:
 
     def encode(self, array: pa.Array, rng: np.random.Generator) -> Encoded:
         """Codes of a batch. Levels match by value; everything else follows the column's rule."""
-        uniques = array.dictionary_encode()
-        table = np.array([self._code(value) for value in uniques.dictionary.to_pylist()] or [NONE], dtype=np.int64)
-        null = array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
-        index = uniques.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        code = np.where(null, NONE, table[index]) if len(array) else np.empty(0, dtype=np.int64)
+        code, null = self._codes(array)
         bad = (code == NONE) & ~null
         if bad.any():
             if self.column.outside == "refuse":
@@ -80,20 +78,26 @@ class LevelCodec:
 
     def valid(self, array: pa.Array) -> BoolArray:
         """Which values of an output column lie in the declared domain."""
-        table = np.array([self._code(v) for v in array.dictionary_encode().dictionary.to_pylist()] or [NONE])
-        null = array.is_null().to_numpy(zero_copy_only=False)
-        index = array.dictionary_encode().indices.fill_null(0).to_numpy(zero_copy_only=False)
-        return np.where(null, self.column.nullable, table[index] != NONE) if len(array) else null
+        code, null = self._codes(array)
+        return np.where(null, self.column.nullable, code != NONE)
+
+    def _codes(self, array: pa.Array) -> tuple[IntArray, BoolArray]:
+        """The level of each value, NONE where it has none; and which values are null."""
+        plain = _plain(array)
+        uniques = plain.dictionary_encode()
+        table = np.array([self._code(value) for value in uniques.dictionary.to_pylist()] or [NONE], dtype=np.int64)
+        null = plain.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+        index = uniques.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        return np.where(null, NONE, table[index]), null
 
     def _code(self, value: Any) -> int:
+        if isinstance(value, Decimal):
+            value = float(value)
         if isinstance(self.column, BooleanColumn):
             word = str(value).strip().casefold()
             return 1 if word in TRUE_WORDS else 0 if word in FALSE_WORDS else NONE
         if isinstance(value, str) and self.column.numeric:
-            try:
-                value = float(value)
-            except ValueError:
-                return NONE
+            value = _number(value)
         if isinstance(value, bool):
             value = str(value).lower()
         if not isinstance(value, (str, int, float)):
@@ -255,10 +259,14 @@ def _fill_missing(
     code[lost] = rng.integers(0, levels, int(lost.sum()))
 
 
+def _plain(array: pa.Array) -> pa.Array:
+    """The values themselves, where they are stored as a dictionary (which may hold nulls of its own)."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
 def _floats(array: pa.Array) -> FloatArray:
     """Numbers as float64, NaN where there is none."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _plain(array)
     if pa.types.is_null(array.type):
         return np.full(len(array), np.nan)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
@@ -269,17 +277,16 @@ def _floats(array: pa.Array) -> FloatArray:
 
 def _micros(array: pa.Array) -> FloatArray:
     """Moments as microseconds since 1970 (UTC for those with a zone), NaN where there is none."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _plain(array)
     if pa.types.is_null(array.type):
         return np.full(len(array), np.nan)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return _parse(array, _moment_micros)
-    if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
-        array = array.cast(pa.timestamp("us", tz=array.type.tz), safe=False)
-    micros = array.cast(pa.timestamp("us", tz=getattr(array.type, "tz", None))).cast(pa.int64())
-    values = np.array(micros.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False))
-    return values.astype(np.float64)
+    day, unit = pa.types.is_date32(array.type), getattr(array.type, "unit", "ms")
+    ticks = array.cast(pa.int32() if day else pa.int64()).fill_null(0).to_numpy()
+    # In double precision: a moment that no microsecond timestamp can hold is still only out of bounds.
+    micros = ticks // 1000 if unit == "ns" else ticks * (86_400e6 if day else MICROS[unit])
+    return np.where(array.is_null().to_numpy(zero_copy_only=False), np.nan, micros)
 
 
 def _parse(array: pa.Array, parse: Any) -> FloatArray:

@@ -28,37 +28,44 @@ def read_codes(path: Path, keys: Sequence[str]) -> Iterator[dict[str, npt.NDArra
 
 
 def count_histograms(
-    batches: Iterable[Codes],
-    *,
-    by_class: Sequence[Block],
-    summed: Sequence[Block],
-    class_key: str | None,
-    class_of_cell: IntArray,
+    batches: Iterable[Codes], *, blocks: Sequence[Block], class_key: str | None, class_of_cell: IntArray
 ) -> dict[str, IntArray]:
-    """Histograms of blocks: [classes, size] for `by_class`, [size] for `summed`, and 'class' [classes].
+    """Histograms of blocks over all classes: block key → [size], and "class" → [classes].
 
     Args:
-        batches: codes by block key.
-        by_class: blocks counted within each class.
-        summed: blocks counted over all classes; code -1 is not counted.
+        batches: codes by block key; code -1 is not counted.
+        blocks: what is counted.
         class_key: the block that holds the target's cells; None when there is no target.
         class_of_cell: class of each target cell; [0] without a target.
     """
     classes = int(class_of_cell.max()) + 1
-    counts: dict[str, IntArray] = {}
-    counts |= {block.key: np.zeros((classes, block.size), dtype=np.int64) for block in by_class}
-    counts |= {block.key: np.zeros(block.size, dtype=np.int64) for block in summed}
+    counts = {block.key: np.zeros(block.size, dtype=np.int64) for block in blocks}
     counts["class"] = np.zeros(classes, dtype=np.int64)
     for batch in batches:
-        label = _class_of(batch, class_key, class_of_cell)
-        counts["class"] += np.bincount(label, minlength=classes)
-        for block in by_class:
-            joint = np.bincount(label * block.size + batch[block.key], minlength=classes * block.size)
-            counts[block.key] += joint.reshape(classes, block.size)
-        for block in summed:
+        counts["class"] += np.bincount(_class_of(batch, class_key, class_of_cell), minlength=classes)
+        for block in blocks:
             code = batch[block.key]
             counts[block.key] += np.bincount(code[code >= 0], minlength=block.size)
     return counts
+
+
+def count_binned(
+    batches: Iterable[Codes],
+    *,
+    bin_of_cell: Mapping[str, IntArray],
+    class_key: str | None,
+    class_of_cell: IntArray,
+) -> dict[str, IntArray]:
+    """Histograms of bins within every class: column → [classes, bins]."""
+    classes = int(class_of_cell.max()) + 1
+    size = {name: int(lookup.max()) + 1 for name, lookup in bin_of_cell.items()}
+    counts = {name: np.zeros(classes * bins, dtype=np.int64) for name, bins in size.items()}
+    for batch in batches:
+        label = _class_of(batch, class_key, class_of_cell)
+        for name, lookup in bin_of_cell.items():
+            joint = label * size[name] + lookup[batch[f"cells:{name}"]]
+            counts[name] += np.bincount(joint, minlength=len(counts[name]))
+    return {name: count.reshape(classes, size[name]) for name, count in counts.items()}
 
 
 def count_pairs(

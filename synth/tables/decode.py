@@ -12,6 +12,7 @@ import pyarrow as pa
 from synth.schema import AnyColumn, Schema
 from synth.tables import bins
 from synth.tables.codec import Codec, LevelCodec, OrderedCodec
+from synth.tables.lattice import multiples
 from synth.tables.measure import Measurements
 
 FloatArray = npt.NDArray[np.float64]
@@ -26,7 +27,7 @@ class ColumnDecoder:
 
     Attributes:
         bin_of_cell: bin of each cell.
-        share: share of each cell within its bin, for each class [classes, cells].
+        share: share of each cell within its bin.
         singles: positions that hold much mass by themselves, ascending.
         single_share: the part of their cell's mass each of them holds.
         digits: share of each rounding unit among the other values (empty when not measured).
@@ -43,29 +44,27 @@ def decoder_of(measured: Measurements, codec: Codec) -> ColumnDecoder:
     """The decoder of a measured column."""
     name = codec.column.name
     lookup = measured.bin_of_cell[name]
-    counts, noise = measured.cell_counts(name)
-    width = codec.widths if isinstance(codec, OrderedCodec) else np.ones(codec.size)
-    whole = bins.spread_within_bins(counts, lookup, width, noise)
-    share = np.stack(
-        [
-            bins.spread_within_bins(by_class, lookup, whole + 1e-9 * width, measured.one_way_noise)
-            for by_class in measured.one_way[name]
-        ]
-    )
     singles, single_share, digits = np.empty(0), np.empty(0), np.empty(0)
     if isinstance(codec, OrderedCodec):
         for block in codec.blocks[1:]:
             noised = measured.details[block.key]
             if block.role == "singles":
-                mass = bins.binned(bins.project_to_simplex(counts, measured.total), lookup)[lookup] * whole
-                singles, single_share = _singles(codec, noised, mass, measured.detail_noise)
+                held = bins.project_to_simplex(measured.one_way[name].sum(axis=0), measured.total)
+                mass = held[lookup] * measured.share[name]
+                mass_noise = measured.one_way_noise * np.sqrt(len(measured.class_sizes))
+                singles, single_share = _singles(codec, noised, measured.detail_noise, mass, mass_noise)
             else:
                 digits = _digits(noised, measured.detail_noise)
-    return ColumnDecoder(lookup, share, singles, single_share, digits)
+    return ColumnDecoder(lookup, measured.share[name], singles, single_share, digits)
 
 
-def _singles(codec: OrderedCodec, noised: FloatArray, mass: FloatArray, noise: float) -> tuple[FloatArray, FloatArray]:
-    """Positions whose noised count stands out from an even spread within their cell."""
+def _singles(
+    codec: OrderedCodec, noised: FloatArray, noise: float, mass: FloatArray, mass_noise: float
+) -> tuple[FloatArray, FloatArray]:
+    """Positions whose noised count stands out from an even spread within their cell, and their share of it.
+
+    `noised` holds the counts of single positions and `mass` those of cells, each with its noise scale.
+    """
     lattice = codec.lattice
     positions = lattice.position_of_single(np.arange(len(noised)))
     cell = lattice.cell_of(positions)
@@ -74,9 +73,11 @@ def _singles(codec: OrderedCodec, noised: FloatArray, mass: FloatArray, noise: f
     threshold = noise * (np.sqrt(2 * np.log(max(len(noised), 2))) + 0.5)
     found = np.nonzero(excess > threshold)[0]
     found = np.sort(found[np.argsort(-excess[found])][:MAX_SINGLES_KEPT])
-    held = excess[found] / np.maximum(mass[cell[found]], 1.0)
-    total = np.bincount(cell[found], weights=held, minlength=lattice.cells)[cell[found]]
-    return positions[found], held / np.maximum(total, 1.0)
+    at = cell[found]
+    held = np.bincount(at, weights=excess[found], minlength=lattice.cells)[at]
+    # Where what is left of a cell is no more than noise, the single values are all there is.
+    alone = mass[at] - held < 2 * np.hypot(noise, mass_noise)
+    return positions[found], excess[found] / np.where(alone, held, np.maximum(mass[at], held))
 
 
 def _digits(noised: FloatArray, noise: float) -> FloatArray:
@@ -88,13 +89,9 @@ def _digits(noised: FloatArray, noise: float) -> FloatArray:
     return mass / mass.sum() if mass.sum() > 0 else np.empty(0)
 
 
-def decode_column(
-    codec: Codec, decoder: ColumnDecoder, drawn_bins: IntArray, labels: IntArray, rng: np.random.Generator
-) -> pa.Array:
-    """Values of drawn bins in rows of classes `labels`, in the column's output type."""
-    cells = np.empty(len(drawn_bins), dtype=np.int64)
-    for c in range(len(decoder.share)):
-        cells[labels == c] = _cells(decoder.bin_of_cell, decoder.share[c], drawn_bins[labels == c], rng)
+def decode_column(codec: Codec, decoder: ColumnDecoder, drawn_bins: IntArray, rng: np.random.Generator) -> pa.Array:
+    """Values of drawn bins, in the column's output type."""
+    cells = _cells(decoder.bin_of_cell, decoder.share, drawn_bins, rng)
     if isinstance(codec, LevelCodec):
         return codec.decode(cells)
     missing = cells == codec.missing if codec.missing is not None else np.zeros(len(cells), dtype=bool)
@@ -145,7 +142,7 @@ def _round_to_digits(
     unit = np.searchsorted(np.cumsum(decoder.digits), rng.random(len(cells)) * (1 - 1e-12), side="right")
     done = np.zeros(len(cells), dtype=bool)
     for i, size in enumerate(lattice.units):
-        rounded = np.round(positions / size) * size
+        rounded = multiples(np.round(positions / size), size)
         fits = (rounded >= lattice.low) & (rounded <= lattice.high)
         fits &= decoder.bin_of_cell[lattice.cell_of(np.clip(rounded, lattice.low, lattice.high))] == home
         now = ~done & (unit <= i) & fits

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from synth.schema import EPOCH, RESOLUTION_SECONDS, ContinuousColumn, DatetimeColumn, IntegerColumn
+from synth.schema import RESOLUTION_SECONDS, ContinuousColumn, DatetimeColumn, IntegerColumn
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -23,7 +22,7 @@ IntArray = npt.NDArray[np.int64]
 MAX_EXACT_CELLS = 512
 UNIFORM_CELLS = 256
 CELLS_PER_OCTAVE = 4
-MAX_SINGLES = 1 << 17
+MAX_SINGLES = 1 << 20
 SMALLEST_REAL_UNIT = 6  # a real column's digits are looked for down to 10^-6
 
 
@@ -55,6 +54,8 @@ class Lattice:
         end = self.high + 1 if self.whole else np.nextafter(self.high, np.inf)
         if self.count <= MAX_EXACT_CELLS:
             return np.arange(self.low, end + 1)
+        if self.low == self.high:
+            return np.array([self.low, end])
         span = end - self.low
         if self.scale == "log":
             edges = self.low + self._smallest * (np.geomspace(1, 1 + span / self._smallest, MAX_EXACT_CELLS + 1) - 1)
@@ -115,7 +116,7 @@ class Lattice:
 
     def position_of_single(self, index: IntArray) -> FloatArray:
         """The position of a single index."""
-        return (index + math.ceil(self.low / self.single_step)) * self.single_step
+        return multiples(np.asarray(index + math.ceil(self.low / self.single_step), np.float64), self.single_step)
 
     def unit_of(self, positions: FloatArray) -> IntArray:
         """Index of the coarsest unit that divides each position; len(units) when none does; -1 for zero."""
@@ -127,17 +128,20 @@ class Lattice:
         return out
 
 
+def multiples(count: FloatArray, step: float) -> FloatArray:
+    """`count` times `step`; a decimal step below one gives the very number that is written so (0.3, not 3 * 0.1)."""
+    return count * step if step >= 1 else count / float(np.round(1 / step))
+
+
 def lattice_of(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> Lattice:
-    """The lattice of a column's public domain. Raises ValueError when the bounds hold no value."""
+    """The lattice of a column's public domain."""
     if isinstance(column, ContinuousColumn) and column.decimals is None:
         low, high = column.bounds
         span = high - low
         top = math.floor(math.log10(span / 20)) if span > 0 else 0
         exponents = range(max(top, -SMALLEST_REAL_UNIT), -SMALLEST_REAL_UNIT - 1, -1) if span > 0 else ()
         return Lattice(low, high, whole=False, scale=column.scale, units=tuple(10.0**e for e in exponents))
-    first, last = _whole_bounds(column)
-    if first > last:
-        raise ValueError("the bounds hold no value at the declared decimals or resolution")
+    first, last = column.bounds if isinstance(column, IntegerColumn) else column.steps
     count = last - first + 1
     if count <= MAX_EXACT_CELLS:
         units: list[float] = []
@@ -147,20 +151,3 @@ def lattice_of(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> Lat
     else:
         units = [10.0**e for e in range(math.floor(math.log10(count / 20)), 0, -1)]
     return Lattice(float(first), float(last), whole=True, scale=column.scale, units=tuple(units))
-
-
-def _whole_bounds(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> tuple[int, int]:
-    if isinstance(column, IntegerColumn):
-        return column.bounds
-    if isinstance(column, DatetimeColumn):
-        seconds = RESOLUTION_SECONDS[column.resolution]
-        low, high = ((bound - EPOCH) // timedelta(seconds=seconds) for bound in column.bounds)
-        return low, high
-    assert column.decimals is not None
-    factor = 10**column.decimals
-    return math.ceil(round(column.bounds[0] * factor, 6)), math.floor(round(column.bounds[1] * factor, 6))
-
-
-def moment_of(position: int, resolution: str) -> datetime:
-    """The moment at a position of a datetime column."""
-    return EPOCH + timedelta(seconds=position * RESOLUTION_SECONDS[resolution])

@@ -1,11 +1,12 @@
 """Measure: the only stage whose outputs carry information about the people, and it pays for all of it.
 
-Up to four Gaussian releases, each charged before its first draw and drawn once:
+Up to five steps of Gaussian releases, each charged before its first draw and drawn once:
 
 0. a numeric target's histogram, to cut it into classes;
-1. one-way histograms of every column within every class and over all classes, and detail histograms;
-2. scores of candidate pairs, when there are too many pairs to measure all of them;
-3. pair tables within every class and over all classes, on bins chosen from release 1.
+1. fine histograms of every column over all classes, class sizes and detail histograms; they place the bins;
+2. one-way histograms of the bins within every class;
+3. scores of candidate pairs, when there are too many pairs to measure all of them;
+4. pair tables on the bins, within every class and over all classes.
 
 Everything computed from the returned `Measurements` is post-processing.
 """
@@ -32,7 +33,8 @@ from synth.schema import Schema
 from synth.tables import bins
 from synth.tables.blocks import DETAIL_WEIGHT, Block
 from synth.tables.codec import Codec, OrderedCodec
-from synth.tables.count import Codes, count_histograms, count_pairs
+from synth.tables.count import Codes, count_binned, count_histograms, count_pairs
+from synth.tables.denoise import denoise
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -82,18 +84,12 @@ def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
     return Layout(columns=others, target=target, classes=codec.size, cut_target=False)
 
 
-def summed_weight(classes: int) -> float:
-    """Precision of a histogram over all classes relative to one within classes; 0 when there is one class."""
-    return (1.0 - 1.0 / classes) ** 2
-
-
 def plan_of(layout: Layout, codecs: Mapping[str, Codec], *, epsilon: float, delta: float) -> TablePlan:
     """The releases of a run, fixed from schema and config before the first read."""
     return plan_table(
         epsilon=epsilon,
         delta=delta,
         histograms=len(layout.columns),
-        summed_weight=summed_weight(layout.classes),
         detail_blocks=len(_details(layout, codecs)),
         detail_weight=DETAIL_WEIGHT,
         candidate_pairs=len(layout.pairs),
@@ -135,49 +131,35 @@ class Measurements:
     Attributes:
         class_of_cell: class of each of the target's cells ([0] without a target).
         class_sizes: estimated people in each class, ≥ 0, [classes].
-        one_way: column → noised histogram within classes [classes, cells].
-        one_way_noise: noise scale of its cells.
-        one_way_summed: column → noised histogram over all classes [cells]; empty with one class.
-        one_way_summed_noise: noise scale of its cells; 0 with one class.
+        class_size_noise: noise scale of a class size.
+        fine: column → noised fine histogram over all classes [cells].
+        fine_noise: noise scale of its cells.
         details: block key → noised histogram [size].
         detail_noise: noise scale of its cells; 0 without details.
         bin_of_cell: column → bin of each cell [cells].
+        share: column → estimated share of each cell within its bin [cells].
+        one_way: column → noised histogram of the bins within classes [classes, bins].
+        one_way_noise: noise scale of its bins.
         pairs: measured pairs.
     """
 
     class_of_cell: IntArray
     class_sizes: FloatArray
-    one_way: dict[str, FloatArray]
-    one_way_noise: float
-    one_way_summed: dict[str, FloatArray]
-    one_way_summed_noise: float
+    class_size_noise: float
+    fine: dict[str, FloatArray]
+    fine_noise: float
     details: dict[str, FloatArray]
     detail_noise: float
     bin_of_cell: dict[str, IntArray]
+    share: dict[str, FloatArray]
+    one_way: dict[str, FloatArray]
+    one_way_noise: float
     pairs: dict[Pair, PairTable]
 
     @property
     def total(self) -> float:
         """Estimated number of people, at least 1."""
         return max(1.0, float(self.class_sizes.sum()))
-
-    @property
-    def class_size_noise(self) -> float:
-        """Noise scale of an estimated class size, in people."""
-        precision = 1.0 + sum(1.0 / histogram.shape[1] for histogram in self.one_way.values())
-        return self.one_way_noise / math.sqrt(precision)
-
-    def cell_counts(self, column: str) -> tuple[FloatArray, float]:
-        """Best noised histogram of a column over all classes [cells], and its noise scale."""
-        classes = len(self.class_sizes)
-        by_class = self.one_way[column].sum(axis=0)
-        variance = classes * self.one_way_noise**2
-        if column not in self.one_way_summed:
-            return by_class, math.sqrt(variance)
-        direct, direct_variance = self.one_way_summed[column], self.one_way_summed_noise**2
-        weight = variance / (variance + direct_variance)
-        noise = math.sqrt(variance * direct_variance / (variance + direct_variance))
-        return weight * direct + (1 - weight) * by_class, noise
 
 
 class Measurer:
@@ -212,7 +194,7 @@ class Measurer:
     def measure(self) -> Measurements:
         """All releases, in order."""
         class_of_cell = self._cut_target() if self._layout.cut_target else self._classes()
-        ones = self._one_way(class_of_cell)
+        ones = self._one_way(self._fine(class_of_cell))
         pairs = self._layout.pairs
         if not pairs:
             return ones
@@ -228,79 +210,114 @@ class Measurer:
         assert self._layout.target is not None and self._plan.target_noise is not None
         block = self._codecs[self._layout.target].blocks[0]
         exact = count_histograms(
-            self._read([block.key]),
-            by_class=[],
-            summed=[block],
-            class_key=None,
-            class_of_cell=np.zeros(1, np.int64),
+            self._read([block.key]), blocks=[block], class_key=None, class_of_cell=np.zeros(1, dtype=np.int64)
         )
         self._charge(budget.TARGET_BINS)
         noised = self._noise.add_to(exact[block.key], self._plan.target_noise)
         missing = self._codecs[self._layout.target].missing
         values = noised if missing is None else noised[:-1]
-        mass = bins.project_to_simplex(values, max(1.0, float(values.sum())))
+        mass = denoise(values, self._plan.target_noise) + 1e-9
         middle = (np.cumsum(mass) - mass / 2) / mass.sum()
         cut = np.minimum((middle * NUMERIC_TARGET_CLASSES).astype(np.int64), NUMERIC_TARGET_CLASSES - 1)
         if missing is not None:
             cut = np.append(cut, cut.max() + 1)
         return np.unique(cut, return_inverse=True)[1].astype(np.int64)
 
-    def _one_way(self, class_of_cell: IntArray) -> Measurements:
-        """Release 1: histograms of every column, and the bins that follow from them."""
+    def _fine(self, class_of_cell: IntArray) -> Measurements:
+        """Release 1: fine histograms, and the bins that follow from them."""
         layout, plan = self._layout, self._plan
         cells = [self._codecs[name].blocks[0] for name in layout.columns]
         details = _details(layout, self._codecs)
         keys = [b.key for b in (*cells, *details)] + ([self._class_key] if self._class_key else [])
         exact = count_histograms(
             self._read(list(dict.fromkeys(keys))),
-            by_class=cells,
-            summed=details,
+            blocks=[*cells, *details],
             class_key=self._class_key,
             class_of_cell=class_of_cell,
         )
-        self._charge(budget.ONE_WAY)
-        by_class = {b.column: self._noise.add_to(exact[b.key], plan.one_way_noise) for b in cells}
-        sizes = self._noise.add_to(exact["class"], plan.one_way_noise)
-        summed = {}
-        if plan.summed_noise is not None:
-            self._charge(budget.ONE_WAY_SUMMED)
-            summed = {b.column: self._noise.add_to(exact[b.key].sum(axis=0), plan.summed_noise) for b in cells}
+        self._charge(budget.FINE)
+        fine = {b.column: self._noise.add_to(exact[b.key], plan.fine_noise) for b in cells}
+        sizes = self._noise.add_to(exact["class"], plan.fine_noise)
         detail = {}
         if plan.detail_noise is not None:
             self._charge(budget.DETAIL)
             detail = {b.key: self._noise.add_to(exact[b.key], plan.detail_noise) for b in details}
         measured = Measurements(
             class_of_cell=class_of_cell,
-            class_sizes=self._class_sizes(sizes, by_class),
-            one_way=by_class,
-            one_way_noise=plan.one_way_noise,
-            one_way_summed=summed,
-            one_way_summed_noise=plan.summed_noise or 0.0,
+            class_sizes=self._sized(sizes),
+            class_size_noise=plan.fine_noise,
+            fine=fine,
+            fine_noise=plan.fine_noise,
             details=detail,
             detail_noise=plan.detail_noise or 0.0,
             bin_of_cell={},
+            share={},
+            one_way={},
+            one_way_noise=plan.one_way_noise,
             pairs={},
         )
-        return replace(measured, bin_of_cell={name: self._bins(measured, name) for name in layout.columns})
+        most = bins.most_bins(measured.total, self._pair_noise())
+        placed = {name: self._bins(measured, name, most) for name in layout.columns}
+        return replace(
+            measured,
+            bin_of_cell={name: lookup for name, (lookup, _) in placed.items()},
+            share={name: share for name, (_, share) in placed.items()},
+        )
 
-    def _class_sizes(self, direct: FloatArray, by_class: Mapping[str, FloatArray]) -> FloatArray:
-        """Class sizes: the precision-weighted mean of the class's own count and every histogram's total."""
-        totals = np.stack([direct, *(h.sum(axis=1) for h in by_class.values())])
-        precision = 1.0 / np.array([1, *(h.shape[1] for h in by_class.values())])
-        sizes = np.average(totals, axis=0, weights=precision)
+    def _pair_noise(self) -> float:
+        """Noise scale of a cell of a pair table, were all pairs measured equally (up to the most without scores)."""
+        mu = self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class
+        if mu is None:
+            return 0.0
+        return math.sqrt(min(len(self._layout.pairs), budget.MAX_PAIRS_WITHOUT_SCORES)) / mu
+
+    def _one_way(self, fine: Measurements) -> Measurements:
+        """Release 2: histograms of the bins within classes, and better class sizes."""
+        exact = count_binned(
+            self._read(self._keys(self._layout.columns)),
+            bin_of_cell=fine.bin_of_cell,
+            class_key=self._class_key,
+            class_of_cell=fine.class_of_cell,
+        )
+        self._charge(budget.ONE_WAY)
+        one_way = {name: self._noise.add_to(table, self._plan.one_way_noise) for name, table in exact.items()}
+        # A class's size is known from its own count and from the total of each of its histograms.
+        totals = np.stack([fine.class_sizes, *(table.sum(axis=1) for table in one_way.values())])
+        variances = [fine.class_size_noise**2]
+        variances += [table.shape[1] * self._plan.one_way_noise**2 for table in one_way.values()]
+        precision = 1.0 / np.array(variances)
+        return replace(
+            fine,
+            one_way=one_way,
+            class_sizes=self._sized(np.average(totals, axis=0, weights=precision)),
+            class_size_noise=float(precision.sum() ** -0.5),
+        )
+
+    def _sized(self, sizes: FloatArray) -> FloatArray:
+        """Class sizes ≥ 0 that sum to the declared row count, or to their own noised sum."""
         total = float(self._public_rows) if self._public_rows is not None else max(1.0, float(sizes.sum()))
         return bins.project_to_simplex(sizes, total)
 
-    def _bins(self, measured: Measurements, name: str) -> IntArray:
-        counts, noise = measured.cell_counts(name)
-        mass = bins.project_to_simplex(counts, measured.total)
-        codec = self._codecs[name]
-        if isinstance(codec, OrderedCodec):
-            return bins.merge_ordered(mass, codec.widths, noise, codec.missing is not None)
-        return bins.merge_levels(mass, noise, codec.missing is not None)
+    def _bins(self, measured: Measurements, name: str, most: int) -> tuple[IntArray, FloatArray]:
+        """Bins of a column, and the share of each cell within its bin."""
+        codec, noised, noise = self._codecs[name], measured.fine[name], measured.fine_noise
+        if not isinstance(codec, OrderedCodec):
+            mass = bins.project_to_simplex(noised, measured.total)
+            lookup = bins.merge_levels(mass, noise, codec.missing is not None)
+            return lookup, bins.spread_within_bins(noised, lookup, np.ones(codec.size), noise)
+        values = slice(0, codec.lattice.cells)
+        mass = np.maximum(noised, 0.0)
+        mass[values] = denoise(noised[values], noise)
+        mass *= measured.total / max(float(mass.sum()), 1.0)
+        lookup = bins.merge_ordered(mass, codec.widths, noise, codec.missing is not None, most)
+        return lookup, bins.shares_of(mass, codec.widths, lookup)
+
+    def _keys(self, columns: Iterable[str]) -> list[str]:
+        keys = [f"cells:{name}" for name in columns] + ([self._class_key] if self._class_key else [])
+        return list(dict.fromkeys(keys))
 
     def _best_pairs(self, ones: Measurements, score_noise: float) -> tuple[Pair, ...]:
-        """Release 2: noised scores of all candidate pairs, and the pairs worth measuring."""
+        """Release 3: noised scores of all candidate pairs, and the pairs worth measuring."""
         expected = {pair: _independent(ones, pair) for pair in self._layout.pairs}
         exact = self._count(ones, self._layout.pairs)
         # Adding or removing one row moves one cell by one, so the L1 distance to a fixed table by at most one.
@@ -320,7 +337,7 @@ class Measurer:
         return tuple(self._layout.pairs[i] for i in chosen)
 
     def _pair_tables(self, ones: Measurements, pairs: Sequence[Pair]) -> Measurements:
-        """Release 3: pair tables, more precise where a table has more cells."""
+        """Release 4: pair tables, more precise where a table has more cells."""
         exact = self._count(ones, pairs)
         weight = {p: pair_weight(exact[p][0].size) for p in pairs}
         total = math.fsum(weight.values())
@@ -344,9 +361,8 @@ class Measurer:
 
     def _count(self, ones: Measurements, pairs: Sequence[Pair]) -> dict[Pair, IntArray]:
         used = sorted({name for pair in pairs for name in pair})
-        keys = [f"cells:{name}" for name in used] + ([self._class_key] if self._class_key else [])
         return count_pairs(
-            self._read(list(dict.fromkeys(keys))),
+            self._read(self._keys(used)),
             pairs=pairs,
             bin_of_cell={name: ones.bin_of_cell[name] for name in used},
             class_key=self._class_key,
@@ -359,7 +375,7 @@ def pair_weight(cells: int | FloatArray) -> FloatArray:
     return np.asarray(cells, dtype=np.float64) ** (2.0 / 3.0)
 
 
-FIT_KEEPS = 0.25
+FIT_KEEPS = 0.4
 """Part of a table's noise that survives the fit: the generator averages it over all tables."""
 
 
@@ -386,17 +402,14 @@ def class_profiles(measured: Measurements, column: str) -> FloatArray:
 
     The class's own noised histogram, shrunk towards the table's as far as its noise explains the difference.
     """
-    lookup = measured.bin_of_cell[column]
-    counts, _ = measured.cell_counts(column)
-    whole = np.maximum(bins.binned(bins.project_to_simplex(counts, measured.total), lookup), 1e-9 * measured.total)
+    raw = measured.one_way[column]
+    whole = bins.project_to_simplex(raw.sum(axis=0), measured.total) + 1e-6 * measured.total
     whole = whole / whole.sum()
-    raw = bins.binned(measured.one_way[column], lookup)
-    variance = np.bincount(lookup) * measured.one_way_noise**2
     profiles = np.empty_like(raw)
     for c, size in enumerate(measured.class_sizes):
         deviation = raw[c] - size * whole
         scatter = float((deviation**2).sum())
-        keep = max(0.0, 1.0 - float(variance.sum()) / scatter) if scatter > 0 else 0.0
+        keep = max(0.0, 1.0 - len(whole) * measured.one_way_noise**2 / scatter) if scatter > 0 else 0.0
         profile = np.maximum(size * whole + keep * deviation, 0.0) + 1e-6 * whole
         profiles[c] = profile / profile.sum()
     return profiles
@@ -415,10 +428,8 @@ def _details(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:
 def save_measurements(measured: Measurements, folder: Path) -> None:
     """Write measurements to `folder` (safetensors and JSON), the JSON last: its presence says they are whole."""
     arrays = {"class_of_cell": measured.class_of_cell, "class_sizes": measured.class_sizes}
-    arrays |= {f"one_way:{k}": v for k, v in measured.one_way.items()}
-    arrays |= {f"one_way_summed:{k}": v for k, v in measured.one_way_summed.items()}
-    arrays |= {f"details:{k}": v for k, v in measured.details.items()}
-    arrays |= {f"bin_of_cell:{k}": v for k, v in measured.bin_of_cell.items()}
+    for group in ("fine", "details", "bin_of_cell", "share", "one_way"):
+        arrays |= {f"{group}:{name}": value for name, value in getattr(measured, group).items()}
     for i, table in enumerate(measured.pairs.values()):
         if table.by_class is not None:
             arrays[f"by_class:{i}"] = table.by_class
@@ -427,9 +438,10 @@ def save_measurements(measured: Measurements, folder: Path) -> None:
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "measurements.safetensors")
     described = {
         "columns": list(measured.bin_of_cell),
-        "one_way_noise": measured.one_way_noise,
-        "one_way_summed_noise": measured.one_way_summed_noise,
+        "class_size_noise": measured.class_size_noise,
+        "fine_noise": measured.fine_noise,
         "detail_noise": measured.detail_noise,
+        "one_way_noise": measured.one_way_noise,
         "pairs": [
             {"columns": list(p), "by_class_noise": t.by_class_noise, "summed_noise": t.summed_noise}
             for p, t in measured.pairs.items()
@@ -447,18 +459,23 @@ def load_measurements(folder: Path) -> Measurements:
         prefix = f"{name}:"
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-    by_class, summed, columns = group("by_class"), group("summed"), described["columns"]
-    one_way, one_way_summed, lookup = group("one_way"), group("one_way_summed"), group("bin_of_cell")
+    def column_group(name: str) -> dict[str, npt.NDArray[Any]]:
+        values = group(name)
+        return {column: values[column] for column in described["columns"]}
+
+    by_class, summed = group("by_class"), group("summed")
     return Measurements(
         class_of_cell=arrays["class_of_cell"],
         class_sizes=arrays["class_sizes"],
-        one_way={name: one_way[name] for name in columns},
-        one_way_noise=described["one_way_noise"],
-        one_way_summed={name: one_way_summed[name] for name in columns if name in one_way_summed},
-        one_way_summed_noise=described["one_way_summed_noise"],
+        class_size_noise=described["class_size_noise"],
+        fine=column_group("fine"),
+        fine_noise=described["fine_noise"],
         details=group("details"),
         detail_noise=described["detail_noise"],
-        bin_of_cell={name: lookup[name] for name in columns},
+        bin_of_cell=column_group("bin_of_cell"),
+        share=column_group("share"),
+        one_way=column_group("one_way"),
+        one_way_noise=described["one_way_noise"],
         pairs={
             (p["columns"][0], p["columns"][1]): PairTable(
                 by_class=by_class.get(str(i)),

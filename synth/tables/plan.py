@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from synth.errors import UserError
 from synth.privacy.budget import TablePlan
-from synth.tables.bins import TARGET_BINS
+from synth.tables.bins import MAX_BINS
 from synth.tables.codec import Codec
 from synth.tables.measure import Layout, pair_weight
 
@@ -27,7 +27,7 @@ class ColumnPlan:
         kind: its kind.
         cells: cells of its fine histogram.
         most_bins: the most bins it can have in the pair stage.
-        noise: noise scale of a cell over all classes, in people.
+        noise: noise scale of a bin of its histogram over all classes, in people.
         pair_noise: noise scale of a cell of a pair table with an equal column, in people; None without pairs.
     """
 
@@ -46,21 +46,19 @@ def plan_columns(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     total = math.fsum(weights)
     out = []
     for name in layout.columns:
-        precision = 1.0 / (layout.classes * plan.one_way_noise**2)
-        if plan.summed_noise is not None:
-            precision += 1.0 / plan.summed_noise**2
+        noise = plan.one_way_noise * math.sqrt(layout.classes)
         pair_noise = None
         if layout.pairs:
             mu = plan.mu_pairs_summed or (plan.mu_pairs_by_class or 0.0) / math.sqrt(layout.classes)
             pair_noise = math.sqrt(total / float(pair_weight(sizes[name] ** 2))) / mu
         kind = codecs[name].column.kind
-        out.append(ColumnPlan(name, kind, codecs[name].size, sizes[name], precision**-0.5, pair_noise))
+        out.append(ColumnPlan(name, kind, codecs[name].size, sizes[name], noise, pair_noise))
     return out
 
 
 def most_bins(codec: Codec) -> int:
     """The most bins a column can plausibly have in the pair stage; public, from the schema."""
-    return min(codec.size, 2 * TARGET_BINS) if codec.ordered else codec.size
+    return min(codec.size, 2 * MAX_BINS) if codec.ordered else codec.size
 
 
 def memory_bytes(layout: Layout, codecs: Mapping[str, Codec]) -> int:

@@ -113,7 +113,7 @@ def point_weights(model: TableModel, conditions: tuple[Condition, ...]) -> Float
         place = model.encoding.place(condition.column).start + bin_
         with np.errstate(divide="ignore"):
             logs += np.log(model.shares[:, :, place].astype(np.float64))
-            logs += np.log(decoder.share[:, condition.cell])[:, None]
+            logs += np.log(decoder.share[condition.cell])
     best = logs.max()
     if not np.isfinite(best):
         raise UserError("--where: the model holds no such rows (the values are each known, but never together)")
@@ -153,7 +153,7 @@ def _batch(
             columns.append(pa.repeat(held[column.name], rows))
         elif column.name in names:
             codec, decoder = model.codecs[column.name], model.decoders[column.name]
-            columns.append(decode_column(codec, decoder, bins[:, names.index(column.name)], labels, rng))
+            columns.append(decode_column(codec, decoder, bins[:, names.index(column.name)], rng))
         else:
             codec = model.codecs[column.name]
             assert isinstance(codec, LevelCodec)

@@ -68,7 +68,8 @@ def draw_bins(
 
 def _inverse(cumulative: FloatArray, point: IntArray, u: FloatArray) -> IntArray:
     rows = cumulative[point]
-    return np.minimum((u[:, None] * rows[:, -1:] >= rows).sum(axis=1), rows.shape[1] - 1)
+    found = (u[:, None] * rows[:, -1:] >= rows).sum(axis=1)
+    return np.asarray(np.minimum(found, rows.shape[1] - 1))
 
 
 def _refine(

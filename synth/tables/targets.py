@@ -10,10 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from synth.tables.bins import binned
 from synth.tables.measure import Measurements, class_profiles
 
 FloatArray = npt.NDArray[np.float64]
+
+
+PSEUDO_WEIGHT = 0.5
+"""Precision of an unmeasured pair's free target relative to the median measured pair."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class Targets:
     class_sizes: Tensor  # [C]
     one_way: Tensor  # [C, D]
     one_way_precision: Tensor  # [C, D]
-    summed: Tensor  # [D]
-    summed_precision: Tensor  # [D]
     pairs: Tensor | None  # [C, D, D]
     pairs_precision: Tensor | None  # [C, D, D]
     pairs_summed: Tensor  # [D, D]
-    pairs_summed_precision: Tensor  # [D, D]; half the median precision for pseudo-targets
+    pairs_summed_precision: Tensor  # [D, D]
+    pseudo: Tensor  # [D, D]; what unmeasured pairs would be if independent within classes
+    pseudo_precision: Tensor  # [D, D]; they carry no noise of their own, so they are neither thinned nor scored
     cells: int  # measured cells
 
     def to(self, device: torch.device) -> Targets:
@@ -79,7 +82,7 @@ class Targets:
 
         fit: dict[str, Any] = {}
         check: dict[str, Any] = {}
-        for name in ("one_way", "summed", "pairs", "pairs_summed"):
+        for name in ("one_way", "pairs", "pairs_summed"):
             value, precision = getattr(self, name), getattr(self, f"{name}_precision")
             if value is None:
                 continue
@@ -98,16 +101,10 @@ def encoding_of(measured: Measurements) -> Encoding:
 def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
     """Measurements arranged for the fit; unmeasured pairs get the product of their one-ways, for free."""
     classes, width = len(measured.class_sizes), encoding.width
-    one, one_p = np.zeros((classes, width)), np.zeros((classes, width))
-    summed, summed_p = np.zeros(width), np.zeros(width)
+    one = np.zeros((classes, width))
+    one_p = np.full((classes, width), 1.0 / measured.one_way_noise**2)
     for name in encoding.names:
-        lookup, at = measured.bin_of_cell[name], encoding.place(name)
-        cells = np.bincount(lookup)
-        one[:, at] = binned(measured.one_way[name], lookup)
-        one_p[:, at] = 1.0 / (cells * measured.one_way_noise**2)
-        if name in measured.one_way_summed:
-            summed[at] = binned(measured.one_way_summed[name], lookup)
-            summed_p[at] = 1.0 / (cells * measured.one_way_summed_noise**2)
+        one[:, encoding.place(name)] = measured.one_way[name]
     by_class = any(table.by_class is not None for table in measured.pairs.values())
     two = np.zeros((classes, width, width)) if by_class else None
     two_p = np.zeros((classes, width, width)) if by_class else None
@@ -120,8 +117,8 @@ def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
         if table.summed is not None:
             total[rows, columns] = table.summed
             total_p[rows, columns] = 1.0 / table.summed_noise**2
-    measured_cells = sum(int((p > 0).sum()) for p in (one_p, summed_p, two_p, total_p) if p is not None)
-    _add_pseudo_targets(measured, encoding, total, total_p)
+    measured_cells = sum(int((p > 0).sum()) for p in (one_p, two_p, total_p) if p is not None)
+    pseudo, pseudo_p = _pseudo_targets(measured, encoding)
 
     def tensor(value: FloatArray) -> Tensor:
         return torch.tensor(value, dtype=torch.float32)
@@ -130,26 +127,29 @@ def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
         class_sizes=tensor(measured.class_sizes),
         one_way=tensor(one),
         one_way_precision=tensor(one_p),
-        summed=tensor(summed),
-        summed_precision=tensor(summed_p),
         pairs=tensor(two) if two is not None else None,
         pairs_precision=tensor(two_p) if two_p is not None else None,
         pairs_summed=tensor(total),
         pairs_summed_precision=tensor(total_p),
+        pseudo=tensor(pseudo),
+        pseudo_precision=tensor(pseudo_p),
         cells=measured_cells,
     )
 
 
-def _add_pseudo_targets(measured: Measurements, encoding: Encoding, total: FloatArray, precision: FloatArray) -> None:
-    noises = [t.summed_noise or t.by_class_noise for t in measured.pairs.values()]
+def _pseudo_targets(measured: Measurements, encoding: Encoding) -> tuple[FloatArray, FloatArray]:
+    """Free targets for the pairs that were not measured, and how much they weigh."""
+    value, precision = np.zeros((encoding.width, encoding.width)), np.zeros((encoding.width, encoding.width))
+    noises = [table.best()[1] for table in measured.pairs.values()]
     candidates = [
         (a, b) for i, a in enumerate(encoding.names) for b in encoding.names[i + 1 :] if (a, b) not in measured.pairs
     ]
     if not candidates or not noises:
-        return
-    weight = 0.5 * float(np.median([1.0 / n**2 for n in noises]))
+        return value, precision
+    weight = PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises]))
     profiles = {name: class_profiles(measured, name) for name in encoding.names}
     for a, b in candidates:
         at = (encoding.place(a), encoding.place(b))
-        total[at] = np.einsum("c,ca,cb->ab", measured.class_sizes, profiles[a], profiles[b])
+        value[at] = np.einsum("c,ca,cb->ab", measured.class_sizes, profiles[a], profiles[b])
         precision[at] = weight
+    return value, precision

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 20
 CHECK_EVERY = 10
+PATIENCE = 120
+"""Steps without a better check after which a fit ends early: from there on it would learn the noise."""
 THINNING = 0.4
 LATENT_SIZE = 64
 CHECKPOINT_EVERY = 200
@@ -71,7 +73,7 @@ def settings_of(config: Synthesizer, *, epsilon: float, classes: int) -> FitSett
     steps = (600 if epsilon < 3 else 800) if config.steps == "auto" else config.steps
     points = 512 if epsilon < 3 else 768
     # The fit works on classes x points rows a step: many classes share a larger bank.
-    points = max(64, min(points, 4096 // classes)) if config.latent_points == "auto" else config.latent_points
+    points = max(64, min(points, 2048 // classes)) if config.latent_points == "auto" else config.latent_points
     return FitSettings(
         members=config.members,
         steps=steps,
@@ -189,22 +191,22 @@ class _PlainProgress(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, steps = trainer.global_step, trainer.max_steps
-        if step in {steps // 2, steps}:
+        if step in {steps // 2, steps} or trainer.should_stop:
             chi = float(trainer.callback_metrics["chi"])
             logger.info("%s, step %d of %d, chi %.2f", self._what, step, steps, chi)
 
 
-def moments_loss(shares: Tensor, targets: Targets) -> Tensor:
+def moments_loss(shares: Tensor, targets: Targets, *, with_pseudo: bool = False) -> Tensor:
     """Sum of precision-weighted squared residuals of one-ways and pair tables.
 
     Args:
         shares: column distributions of the bank within every class [C, K, D].
         targets: what was measured.
+        with_pseudo: also pull unmeasured pairs towards independence within classes.
     """
     sizes = targets.class_sizes
     mean = shares.mean(dim=1) * sizes[:, None]
     loss = (targets.one_way_precision * (mean - targets.one_way) ** 2).sum()
-    loss = loss + (targets.summed_precision * (mean.sum(dim=0) - targets.summed) ** 2).sum()
     weighted = shares * (sizes / shares.shape[1])[:, None, None]
     if targets.pairs is not None and targets.pairs_precision is not None:
         gram = weighted.transpose(1, 2) @ shares
@@ -212,7 +214,10 @@ def moments_loss(shares: Tensor, targets: Targets) -> Tensor:
         whole = gram.sum(dim=0)
     else:
         whole = weighted.flatten(0, 1).T @ shares.flatten(0, 1)
-    return loss + (targets.pairs_summed_precision * (whole - targets.pairs_summed) ** 2).sum()
+    loss = loss + (targets.pairs_summed_precision * (whole - targets.pairs_summed) ** 2).sum()
+    if with_pseudo:
+        loss = loss + (targets.pseudo_precision * (whole - targets.pseudo) ** 2).sum()
+    return loss
 
 
 class MomentFit(pl.LightningModule):
@@ -249,7 +254,7 @@ class MomentFit(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step on the whole bank; the batch is only a step number."""
-        loss = moments_loss(self.generator.all_points(), self._fit) / self._fit.cells
+        loss = moments_loss(self.generator.all_points(), self._fit, with_pseudo=True) / self._fit.cells
         self.log("chi", loss.detach(), prog_bar=True)
         return loss
 
@@ -264,3 +269,5 @@ class MomentFit(pl.LightningModule):
                 if check < self.best_check:
                     self.best_check, self.best_step = check, self.global_step
                     self.best = copy.deepcopy(self._average.state_dict())
+                elif self.global_step - self.best_step >= PATIENCE:
+                    self.trainer.should_stop = True

@@ -52,7 +52,6 @@ PLAN = plan_table(
     epsilon=1.0,
     delta=1e-5,
     histograms=6,
-    summed_weight=0.5,
     detail_blocks=2,
     detail_weight=0.25,
     candidate_pairs=15,

@@ -1,0 +1,67 @@
+"""Prefect's server for one run, in a thread of this process.
+
+Prefect would start one as a process of its own: slower, and it would outlive a run that is killed, holding the
+database and the run's output streams. Where the user has named a server (PREFECT_API_URL), that one is used.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from prefect.events.worker import EventsWorker
+from prefect.server.api.server import create_app
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_AUTH_STRING,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+from synth.errors import SynthError
+
+POLL_SECONDS = 0.02
+STOP_SECONDS = 10.0
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """A Prefect API for the flows run inside of this. Raises SynthError when it does not start."""
+    if PREFECT_API_URL.value():
+        yield
+        return
+    # Other users of the machine can reach the port, but cannot know the password.
+    password = f"synth:{secrets.token_urlsafe(32)}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}),
+    ):
+        app = create_app(ephemeral=True, ignore_cache=True)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="prefect", daemon=True)
+        thread.start()
+        try:
+            _wait(server, thread)
+            port = listener.getsockname()[1]
+            with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+                try:
+                    yield
+                finally:
+                    EventsWorker.drain_all(timeout=STOP_SECONDS)  # the states of tasks travel as events
+        finally:
+            server.should_exit = True
+            thread.join(timeout=STOP_SECONDS)
+
+
+def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
+    limit = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > limit:
+            raise SynthError("Prefect's server did not start; is its database (PREFECT_HOME) writable and whole?")
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,390 @@
+"""`synth run` as a user types it, and what can be done with its bundle."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from synth.files import canonical_json, sha256_file
+
+BUNDLE = {
+    "attestation.json",
+    "croissant.json",
+    "data/part-00000.parquet",
+    "datasheet.html",
+    "datasheet.json",
+    "datasheet.md",
+    "dictionary.md",
+    "manifest.json",
+    "model/config.json",
+    "model/generator.safetensors",
+    "privacy.json",
+    "quality.html",
+    "quality.json",
+    "schema.yaml",
+}
+STAGES = ("reserve", "encode", "measure", "train", "sample", "evaluate", "settle", "seal")
+TYPES = {
+    "patient_nbr": pa.string(),
+    "age": pa.int64(),
+    "bmi": pa.float64(),
+    "sex": pa.string(),
+    "ward": pa.string(),
+    "grade": pa.int64(),
+    "admitted": pa.timestamp("us"),
+    "died": pa.bool_(),
+}
+
+
+def types(table: pa.Table) -> dict[str, pa.DataType]:
+    return dict(zip(table.schema.names, table.schema.types, strict=True))
+
+
+class Finished(NamedTuple):
+    clinic: Any
+    first: Any
+    second: Any
+    bundle: Path
+    prefect: Path
+    temporary: Path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, process: Any) -> Finished:
+    """Two runs on the same people by the real command, with a Prefect that has never run."""
+    folder = tmp_path_factory.mktemp("finished")
+    clinic = clinic_at(folder / "clinic")
+    (folder / "tmp").mkdir(mode=0o700)
+    environment = {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(folder / "tmp")}
+    first = process("run", clinic.run_yaml, environment=environment)
+    second = process("run", clinic.run_yaml, "--json", environment=environment)
+    return Finished(clinic, first, second, first.bundle, folder / "prefect", folder / "tmp")
+
+
+@pytest.fixture
+def bundle(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the first bundle, to be damaged."""
+    copy = tmp_path / "bundle"
+    for name in BUNDLE:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((finished.bundle / name).read_bytes())
+    return copy
+
+
+def test_stdout_is_the_bundle_alone(finished: Finished) -> None:
+    assert finished.first.out == f"{finished.bundle}\n"
+    assert finished.bundle.is_absolute() and finished.bundle.name == "bundle"
+    assert finished.bundle.parent.parent == finished.clinic.out
+
+
+def test_stderr_is_our_plain_lines_alone(finished: Finished) -> None:
+    for outcome in (finished.first, finished.second):
+        names = [line.split(":")[0] for line in outcome.err.splitlines()]
+        assert tuple(dict.fromkeys(names)) == STAGES
+
+
+def test_json_is_one_object(finished: Finished) -> None:
+    printed = json.loads(finished.second.out)
+    assert list(printed) == ["bundle"]
+    assert Path(printed["bundle"]).is_dir() and printed["bundle"] != str(finished.bundle)
+
+
+def test_the_bundle_holds_what_the_contract_says(finished: Finished) -> None:
+    found = {path.relative_to(finished.bundle).as_posix() for path in finished.bundle.rglob("*") if path.is_file()}
+    assert found == BUNDLE
+
+
+def test_the_run_folder_keeps_the_bundle_and_the_internal_report(finished: Finished) -> None:
+    run = finished.bundle.parent
+    assert {path.name for path in run.iterdir()} == {"bundle", "internal"}
+    assert {path.name for path in (run / "internal").iterdir()} == {
+        "report.html",
+        "report.json",
+        "run.json",
+        "run.yaml",
+        "schema.yaml",
+    }
+    assert stat.S_IMODE((run / "internal").stat().st_mode) == 0o700
+
+
+def test_everything_is_its_owners_alone(finished: Finished, shared: Callable[[Path], list[str]]) -> None:
+    for place in (finished.clinic.out, finished.clinic.ledger, finished.prefect, finished.temporary):
+        assert place.exists()
+        assert shared(place) == []
+
+
+def test_nothing_is_left_in_the_temporary_folder(finished: Finished) -> None:
+    assert [path for path in finished.temporary.rglob("*") if not path.is_dir()] == []
+
+
+def test_types_and_domains_of_the_rows(finished: Finished) -> None:
+    table = pq.read_table(finished.bundle / "data" / "part-00000.parquet")
+    assert types(table) == TYPES
+    assert 200 < table.num_rows < 600
+    age, bmi, admitted = (table[name].drop_null() for name in ("age", "bmi", "admitted"))
+    assert pc.min(age).as_py() >= 18 and pc.max(age).as_py() <= 90
+    assert pc.min(bmi).as_py() >= 10 and pc.max(bmi).as_py() <= 60
+    assert all(value == round(value, 1) for value in bmi.to_pylist())
+    assert datetime(2015, 1, 1) <= pc.min(admitted).as_py() <= pc.max(admitted).as_py() <= datetime(2021, 1, 1)
+    assert all((value.hour, value.minute) == (0, 0) for value in admitted.to_pylist())
+    assert set(table["sex"].to_pylist()) <= {"female", "male"}
+    assert set(table["grade"].to_pylist()) <= {1, 2, 3}
+    assert {name for name in table.column_names if table[name].null_count} <= {"bmi", "ward"}
+    assert len(set(table["patient_nbr"].to_pylist())) == table.num_rows
+
+
+def test_metadata_of_the_rows(finished: Finished) -> None:
+    metadata = pq.read_schema(finished.bundle / "data" / "part-00000.parquet").metadata
+    assert {key.decode(): value.decode() for key, value in metadata.items()} == {
+        "synthetic": "true",
+        "digital_source_type": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+        "epsilon": "1.0",
+        "delta": "1e-05",
+        "privacy_unit": "row",
+        "run": finished.bundle.parent.name,
+    }
+
+
+def test_the_statement_adds_up_over_runs(finished: Finished) -> None:
+    second = Path(json.loads(finished.second.out)["bundle"])
+    one, two = (json.loads((b / "privacy.json").read_text())["x_synth"] for b in (finished.bundle, second))
+    assert (one["epsilon"], one["delta"], one["population"]["candidates"]) == (1.0, 1e-5, 1)
+    assert two["population"]["candidates"] == 2
+    assert one["population"]["epsilon"] == pytest.approx(1.0, abs=1e-5)
+    assert two["population"]["epsilon"] == pytest.approx(1.465, abs=5e-4)
+
+
+# ---- budget ----
+
+
+def test_budget_of_two_runs(finished: Finished, synth: Any) -> None:
+    shown = json.loads(synth("budget", "show", "clinic-patients", "--ledger", finished.clinic.ledger_url, "--json").out)
+    assert shown["epsilon"] == pytest.approx(1.465, abs=5e-4)
+    assert (len(shown["charged_runs"]), shown["open_runs"], shown["void_runs"]) == (2, [], [])
+    history = json.loads(synth("budget", "history", "--ledger", finished.clinic.ledger_url, "--json").out)["entries"]
+    kinds = [entry["kind"] for entry in history]
+    assert (kinds[0], kinds[-1]) == ("reserve", "settle")
+    assert kinds.count("reserve") == kinds.count("settle") == 2
+    reserved = [event["name"] for event in history[0]["payload"]["events"]]
+    assert [e["payload"]["event"]["name"] for e in history if e["kind"] == "spend"] == 2 * reserved
+    assert synth("budget", "verify", "--ledger", finished.clinic.ledger_url).code == 0
+
+
+def test_a_cap_after_the_fact(finished: Finished, synth: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "ledger.db"
+    copy.write_bytes(finished.clinic.ledger.read_bytes())
+    url = f"sqlite:///{copy}"
+    assert synth("budget", "cap", "clinic-patients", "1.8", "--ledger", url).code == 0
+    refused = synth("run", finished.clinic.run_yaml, "--ledger", url)
+    assert (refused.code, refused.out) == (3, "")
+    assert "1.8" in refused.err and refused.err.count("\n") == 1
+
+
+# ---- verify ----
+
+
+def test_verify_of_a_candidate(finished: Finished, synth: Any) -> None:
+    outcome = synth("verify", finished.bundle)
+    assert outcome.code == 0
+    assert "intact, NOT approved" in outcome.out
+    found = json.loads(synth("verify", finished.bundle, "--json").out)
+    assert (found["intact"], found["approved"], found["ledger_checked"]) == (True, False, False)
+    assert (found["epsilon"], found["files"], found["run_id"]) == (1.0, len(BUNDLE) - 2, finished.bundle.parent.name)
+
+
+def test_verify_against_ledgers(finished: Finished, synth: Any, tmp_path: Path) -> None:
+    found = synth("verify", finished.bundle, "--ledger", finished.clinic.ledger_url)
+    assert found.code == 0 and "ledger entry was found" in found.out
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    synth("budget", "cap", "someone", "1", "--ledger", other)
+    assert synth("verify", finished.bundle, "--ledger", other).code == 4
+
+
+def test_verify_with_a_public_key_refuses_a_candidate(finished: Finished, synth: Any, tmp_path: Path) -> None:
+    key = tmp_path / "key.pub"
+    key.write_text("key")
+    outcome = synth("verify", finished.bundle, "--public-key", key)
+    assert outcome.code == 4 and "NOT approved" not in outcome.out
+
+
+def test_verify_needs_neither_torch_nor_prefect(finished: Finished) -> None:
+    script = f"""
+import sys
+sys.argv = ["synth", "verify", {str(finished.bundle)!r}]
+from pipelines.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print(sorted({{"torch", "prefect", "pytorch_lightning"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def _rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_bytes(canonical_json(change(json.loads(path.read_bytes()))))
+
+
+def _relist(bundle: Path, name: str) -> None:
+    """Make the manifest fit a changed file, as an attacker would."""
+    _rewrite(
+        bundle / "manifest.json",
+        lambda manifest: manifest | {"files": manifest["files"] | {name: sha256_file(bundle / name)}},
+    )
+
+
+def _lower_epsilon(bundle: Path) -> None:
+    def lower(statement: Any) -> Any:
+        statement["x_synth"]["epsilon"] = 0.1
+        return statement
+
+    _rewrite(bundle / "privacy.json", lower)
+    _relist(bundle, "privacy.json")
+
+
+def _unlist(bundle: Path) -> None:
+    def without(manifest: Any) -> Any:
+        del manifest["files"]["datasheet.md"]
+        return manifest
+
+    _rewrite(bundle / "manifest.json", without)
+    (bundle / "datasheet.md").unlink()
+
+
+def _loose_base64(bundle: Path) -> None:
+    def loosen(envelope: Any) -> Any:
+        content = base64.b64decode(envelope["payload"]) + b" "
+        return envelope | {"payload": base64.b64encode(content).decode()}
+
+    _rewrite(bundle / "attestation.json", loosen)
+
+
+def _append(name: str, content: bytes) -> Callable[[Path], None]:
+    def append(bundle: Path) -> None:
+        with (bundle / name).open("ab") as stream:
+            stream.write(content)
+
+    return append
+
+
+TAMPERED: dict[str, Callable[[Path], Any]] = {
+    "a changed row file": _append("data/part-00000.parquet", b"\0"),
+    "a changed document": _append("datasheet.md", b"trust me\n"),
+    "a changed model": _append("model/generator.safetensors", b"\0"),
+    "a file too many": lambda bundle: (bundle / "extra.txt").write_text("x"),
+    "a hidden file too many": lambda bundle: (bundle / "data" / ".extra").write_text("x"),
+    "a missing file": lambda bundle: (bundle / "quality.html").unlink(),
+    "a missing file that is not listed": _unlist,
+    "a link": lambda bundle: (bundle / "data" / "link").symlink_to(bundle / "schema.yaml"),
+    "no manifest": lambda bundle: (bundle / "manifest.json").unlink(),
+    "no attestation": lambda bundle: (bundle / "attestation.json").unlink(),
+    "a manifest that is not canonical": _append("manifest.json", b"\n"),
+    "an attestation that is not canonical": _append("attestation.json", b"\n"),
+    "a manifest that is no JSON": lambda bundle: (bundle / "manifest.json").write_text("{"),
+    "an unknown key in the manifest": lambda bundle: _rewrite(bundle / "manifest.json", lambda m: m | {"note": "x"}),
+    "an unknown key in the attestation": lambda b: _rewrite(b / "attestation.json", lambda e: e | {"note": "x"}),
+    "a signature from nowhere": lambda b: _rewrite(b / "attestation.json", lambda e: e | {"signatures": [{"sig": ""}]}),
+    "loose base64": _loose_base64,
+    "a lower epsilon, relisted": _lower_epsilon,
+    "a changed document, relisted": lambda b: (_append("datasheet.md", b"x")(b), _relist(b, "datasheet.md")),
+}
+
+
+@pytest.mark.parametrize("damage", TAMPERED.values(), ids=TAMPERED.keys())
+def test_verify_finds_tampering(bundle: Path, synth: Any, damage: Callable[[Path], Any]) -> None:
+    assert synth("verify", bundle).code == 0
+    damage(bundle)
+    outcome = synth("verify", bundle)
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err.startswith("synth: ") and outcome.err.count("\n") == 1
+
+
+# ---- sample ----
+
+
+def test_sampling_costs_nothing_and_repeats_by_seed(finished: Finished, process: Any, tmp_path: Path) -> None:
+    spent = finished.clinic.ledger.read_bytes()
+    outcome = process("sample", finished.bundle, "--rows", 30, "--seed", 7, "-o", "a.parquet", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (0, f"{tmp_path / 'a.parquet'}\n")
+    assert outcome.err == "30 rows drawn; this cost no budget\n"
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert (table.num_rows, types(table)) == (30, TYPES)
+    metadata = pq.read_schema(tmp_path / "a.parquet").metadata
+    assert metadata == pq.read_schema(finished.bundle / "data" / "part-00000.parquet").metadata
+    assert stat.S_IMODE((tmp_path / "a.parquet").stat().st_mode) == 0o600
+    assert finished.clinic.ledger.read_bytes() == spent
+
+
+def test_sampling_by_seed_and_condition(finished: Finished, synth: Any, tmp_path: Path) -> None:
+    def drawn(*options: object) -> pa.Table:
+        outcome = synth("sample", finished.bundle, "--rows", 40, "-o", tmp_path / "rows.parquet", *options)
+        assert outcome.code == 0, outcome.err
+        return pq.read_table(tmp_path / "rows.parquet")
+
+    assert drawn("--seed", 3).equals(drawn("--seed", 3))
+    assert not drawn("--seed", 3).equals(drawn("--seed", 4))
+    assert not drawn().equals(drawn())
+    held = drawn("--where", "sex=female", "--where", "died=true", "--where", "ward=", "--where", "age=44")
+    assert [set(held[name].to_pylist()) for name in ("sex", "died", "ward", "age")] == [
+        {"female"},
+        {True},
+        {None},
+        {44},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--where", "age>50"), "ranges"),
+        (("--where", "age>=50"), "ranges"),
+        (("--where", "age=200"), "18 to 90"),
+        (("--where", "sex=unknown"), "female, male"),
+        (("--where", "sexx=male"), "did you mean sex"),
+        (("--where", "sex="), "never missing"),
+        (("--where", "sex=male", "--where", "sex=female"), "twice"),
+        (("--where", "note=x"), "not a learned column"),
+        (("--complete", "partial.parquet"), "not offered"),
+        (("--rows", "0"), "0"),
+        (("--seed", "-1"), "-1"),
+    ],
+)
+def test_impossible_samples(
+    finished: Finished, synth: Any, tmp_path: Path, options: tuple[str, ...], word: str
+) -> None:
+    rows = () if "--rows" in options else ("--rows", 5)
+    outcome = synth("sample", finished.bundle, *rows, "-o", tmp_path / "rows.parquet", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1 and word in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sampling_from_nothing_or_to_nowhere(finished: Finished, synth: Any, tmp_path: Path) -> None:
+    for bundle, output in (
+        (tmp_path / "none", tmp_path / "rows.parquet"),
+        (finished.bundle, tmp_path),
+        (finished.bundle, tmp_path / "none" / "rows.parquet"),
+    ):
+        outcome = synth("sample", bundle, "--rows", 5, "-o", output)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+
+
+def test_sampling_from_a_damaged_model(bundle: Path, synth: Any, tmp_path: Path) -> None:
+    os.truncate(bundle / "model" / "generator.safetensors", 100)
+    outcome = synth("sample", bundle, "--rows", 5, "-o", tmp_path / "rows.parquet")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (4, "", 1)
+    assert not (tmp_path / "rows.parquet").exists()

@@ -1,0 +1,173 @@
+"""The split of a run's budget: all of it is planned, none of it twice, and all of it before anything is read."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth.privacy import budget
+from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of, mu_of
+from synth.privacy.budget import TablePlan, plan_table
+from synth.privacy.statement import not_covered
+from synth.schema import Schema
+from synth.tables.codec import codecs_of
+from synth.tables.measure import Layout, layout_of, plan_of
+
+SchemaOf = Callable[..., Schema]
+DELTA = 1e-5
+EPSILONS = [0.05, 0.2, 0.5, 1.0, 2.0, 3.0, 10.0, 100.0]
+SHAPES = st.fixed_dictionaries(
+    {
+        "epsilon": st.floats(0.01, 100),
+        "delta": st.floats(1e-12, 0.1),
+        "histograms": st.integers(1, 400),
+        "detail_blocks": st.integers(0, 300),
+        "detail_weight": st.floats(0.01, 4),
+        "candidate_pairs": st.integers(0, 5000),
+        "classes_known": st.booleans(),
+        "pairs_by_class": st.booleans(),
+    }
+)
+PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
+
+
+def planned(**changes: Any) -> TablePlan:
+    shape = {"epsilon": 1.0, "delta": DELTA, "histograms": 10, "detail_blocks": 4, "detail_weight": 0.25}
+    return plan_table(**(shape | {"candidate_pairs": 45, "classes_known": True, "pairs_by_class": True} | changes))
+
+
+def share_of(plan: TablePlan, *names: str) -> float:
+    """The part of the whole budget that some events cost."""
+    return sum(event.mu**2 for event in plan.events if event.name in names) / compose_mu(plan.events) ** 2
+
+
+class TestTheWholeBudget:
+    @given(SHAPES)
+    def test_is_spent_to_the_last_part_in_a_billion(self, shape: dict[str, Any]) -> None:
+        plan = plan_table(**shape)
+        spent = math.fsum((event.sensitivity / event.noise_scale) ** 2 for event in plan.events)
+        assert spent == pytest.approx(mu_of(shape["epsilon"], shape["delta"]) ** 2, rel=1e-9)
+        assert epsilon_of(compose_mu(plan.events), shape["delta"]) <= shape["epsilon"] + 1.1e-6
+
+    @given(SHAPES)
+    def test_no_event_is_there_twice(self, shape: dict[str, Any]) -> None:
+        names = [event.name for event in plan_table(**shape).events]
+        assert len(set(names)) == len(names)
+
+    @given(SHAPES)
+    def test_replacing_a_person_costs_root_two_or_twice_as_much(self, shape: dict[str, Any]) -> None:
+        plan = plan_table(**shape)
+        for event in plan.events:
+            factor = 2.0 if event.name == budget.PAIR_SCORES else math.sqrt(2)
+            assert event.replace_one_sensitivity == pytest.approx(factor * event.sensitivity)
+        assert math.sqrt(2) * (1 - 1e-12) <= compose_replace_one_mu(plan.events) / compose_mu(plan.events) <= 2
+
+    def test_it_follows_from_config_and_schema_alone(self) -> None:
+        public = {"epsilon", "delta", "histograms", "detail_blocks", "detail_weight", "candidate_pairs"}
+        assert set(inspect.signature(plan_table).parameters) == public | {"classes_known", "pairs_by_class"}
+        assert planned() == planned()
+
+    @pytest.mark.parametrize(("epsilon", "delta"), [(0, DELTA), (-1, DELTA), (math.nan, DELTA), (1, 0), (1, 1)])
+    def test_refuses_what_is_no_budget(self, epsilon: float, delta: float) -> None:
+        with pytest.raises(ValueError, match=r"epsilon|delta"):
+            planned(epsilon=epsilon, delta=delta)
+
+
+class TestTheShares:
+    @pytest.mark.parametrize("epsilon", EPSILONS)
+    def test_one_ways_take_their_share_and_pairs_the_rest(self, epsilon: float) -> None:
+        assert share_of(planned(epsilon=epsilon), *PAIRS) == pytest.approx(1 - budget.one_way_share(epsilon, 45))
+
+    def test_without_pairs_they_take_all(self) -> None:
+        assert share_of(planned(candidate_pairs=0), *PAIRS) == 0
+
+    @pytest.mark.parametrize("pairs", [1, budget.MAX_PAIRS_WITHOUT_SCORES])
+    def test_few_pairs_need_no_scores(self, pairs: int) -> None:
+        assert planned(candidate_pairs=pairs).score_noise is None
+
+    def test_many_pairs_are_scored_first(self) -> None:
+        plan = planned(candidate_pairs=budget.MAX_PAIRS_WITHOUT_SCORES + 1)
+        both = share_of(plan, budget.PAIR_SCORES, *PAIRS)
+        assert share_of(plan, budget.PAIR_SCORES) == pytest.approx(budget.SCORES_SHARE * both)
+        names = [event.name for event in plan.events]
+        assert names.index(budget.PAIR_SCORES) < min(names.index(name) for name in PAIRS if name in names)
+
+    def test_a_numeric_target_is_paid_for_first(self) -> None:
+        plan = planned(classes_known=False)
+        assert plan.events[0].name == budget.TARGET_BINS
+        assert share_of(plan, budget.TARGET_BINS) == pytest.approx(budget.TARGET_BINS_SHARE)
+        assert share_of(planned(), budget.TARGET_BINS) == 0
+
+    @pytest.mark.parametrize("epsilon", EPSILONS)
+    def test_pairs_by_class_and_over_all(self, epsilon: float) -> None:
+        plan = planned(epsilon=epsilon)
+        by_class = budget.by_class_share_of(epsilon) * share_of(plan, *PAIRS)
+        assert share_of(plan, budget.PAIRS_BY_CLASS) == pytest.approx(by_class)
+        assert share_of(planned(epsilon=epsilon, pairs_by_class=False), budget.PAIRS_BY_CLASS) == 0
+
+
+COLUMNS = ("age", "income", "weight", "sex", "city", "stage", "died", "smoker", "admitted", "seen")
+WIDE = tuple(f"b{i}" for i in range(16))
+LAYOUTS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "no target": (COLUMNS, None),
+    "boolean target": (COLUMNS, "died"),
+    "nullable target": (COLUMNS, "city"),
+    "numeric target": (COLUMNS, "age"),
+    "nullable numeric target": (COLUMNS, "income"),
+    "date as target": (COLUMNS, "admitted"),
+    "one column": (("age",), None),
+    "one column, its own target": (("age",), "age"),
+    "target and one column": (("income", "died"), "died"),
+    "two columns without details": (("sex", "died"), None),
+    "many pairs": ((*WIDE, "income"), "income"),
+    "many pairs with classes": ((*WIDE, "died"), "died"),
+    "many pairs without target": (WIDE, None),
+}
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize(("names", "target"), LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_spends_all_and_no_more(
+    schema_of: SchemaOf, names: tuple[str, ...], target: str | None, epsilon: float
+) -> None:
+    schema = schema_of(*names, target=target, **{n: {"kind": "boolean"} for n in names if n in WIDE})
+    codecs = codecs_of(schema)
+    plan = plan_of(layout_of(schema, codecs), codecs, epsilon=epsilon, delta=DELTA)
+    spent = math.fsum((event.sensitivity / event.noise_scale) ** 2 for event in plan.events)
+    assert spent == pytest.approx(mu_of(epsilon, DELTA) ** 2, rel=1e-9)
+
+
+class TestLayouts:
+    def layout(self, schema: Schema) -> Layout:
+        return layout_of(schema, codecs_of(schema))
+
+    def test_a_categorical_target_is_the_class_itself(self, schema_of: SchemaOf) -> None:
+        layout = self.layout(schema_of("age", "sex", "city", "number", target="city"))
+        assert (layout.columns, layout.classes, layout.cut_target) == (("age", "sex"), 4, False)
+        assert layout.pairs == (("age", "sex"),)
+
+    def test_a_numeric_target_is_cut(self, schema_of: SchemaOf) -> None:
+        layout = self.layout(schema_of("age", "income", "sex", target="income"))
+        assert (layout.columns, layout.classes, layout.cut_target) == (("age", "income", "sex"), 6, True)
+
+    @pytest.mark.parametrize("target", [None, "died"])
+    def test_one_column_has_no_class(self, schema_of: SchemaOf, target: str | None) -> None:
+        layout = self.layout(schema_of("died", target=target))
+        assert (layout.columns, layout.target, layout.classes, layout.pairs) == (("died",), None, 1, ())
+
+
+class TestTheWords:
+    def test_what_is_not_covered_is_said(self, schema_of: SchemaOf) -> None:
+        plain = not_covered(schema_of("age"))
+        assert any("decision to release" in sentence for sentence in plain)
+        assert not any("number of rows" in sentence for sentence in plain)
+        more = not_covered(schema_of("age", "died", row_count=100, age={"outside": "refuse"}))
+        assert any("The number of rows" in sentence for sentence in more)
+        assert any("outside the declared domain exists in age" in sentence for sentence in more)
+        assert set(plain) < set(more)
