@@ -13,12 +13,16 @@ def unit_in_words(read: Reading) -> str:
     """What one privacy unit is, and what follows for a person with several of them."""
     rows = read("privacy.max_rows_per_person")
     text = f"One {read('privacy.privacy_unit')} of the source."
-    if rows == 1:
+    if read("privacy.privacy_unit") == "row":
         return text + (
             " The steward declares that each person has at most one row. If a person had more, the"
             " promise would hold for each of these rows, and would be weaker for the person."
         )
-    return text + f" Each person contributes at most {number(rows)} rows."
+    return text + (
+        f" A person contributes at most {plural(rows, 'row')}, chosen at random before anything else looks at the"
+        " data; the rest of a person's rows, and rows that belong to nobody, are left out. Every sensitivity is"
+        " stated for a whole person. Synthetic rows are not grouped into people."
+    )
 
 
 def neighbours_in_words(read: Reading) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import platformdirs
 import typer
 
+from pipelines.budget_copies import backup, restore, verify
+from pipelines.budget_ledger import AsJson, LedgerUrl, ledger_of, open_ledger
 from pipelines.budget_view import (
     facts,
     history_table,
@@ -20,13 +18,11 @@ from pipelines.budget_view import (
     print_json,
     print_table,
     readable,
+    warn_of_little,
 )
-from synth.config import absolute_ledger_url
-from synth.errors import InvalidConfig
-from synth.privacy.ledger import Entry, Ledger, resolve_ledger_url
-from synth.yaml_file import fill_environment, read_yaml
+from synth.privacy.ledger import Entry
 
-RUN_YAML = Path("run.yaml")
+__all__ = ["budget", "ledger_of"]
 
 budget = typer.Typer(
     name="budget",
@@ -40,9 +36,11 @@ budget = typer.Typer(
     ),
 )
 
+budget.command()(verify)
+budget.command()(backup)
+budget.command()(restore)
+
 Population = Annotated[str | None, typer.Argument(help="Only this population (schema.yaml names it).")]
-LedgerUrl = Annotated[str | None, typer.Option("--ledger", metavar="URL", help="The ledger, e.g. sqlite:///ledger.db")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @budget.command()
@@ -51,11 +49,13 @@ def show(population: Population = None, ledger: LedgerUrl = None, as_json: AsJso
 
     ε is composed over all charged runs at the cap's δ, or at the smallest δ recorded. "Left" is the
     largest ε that one more run may ask for at that δ; it is not cap minus spent, because runs compose
-    better than their sum.
+    better than their sum. Where populations were declared to overlap, the runs on all of them count, and
+    the tightest of their caps. A line on stderr warns when another run like the latest would not fit.
     """
-    book = _open(ledger)
+    book = open_ledger(ledger)
     if population is None:
         accounts = book.populations()
+        warn_of_little(accounts)
         if as_json:
             print_json({"populations": [facts(account) for account in accounts]})
         elif accounts:
@@ -69,7 +69,9 @@ def show(population: Population = None, ledger: LedgerUrl = None, as_json: AsJso
             print_json({"population": population, "known": False, "cap": None})
         else:
             typer.echo(f"{population}: new population, no cap")
-    elif as_json:
+        return
+    warn_of_little([account])
+    if as_json:
         print_json(facts(account))
     else:
         for line in lines(account):
@@ -78,11 +80,11 @@ def show(population: Population = None, ledger: LedgerUrl = None, as_json: AsJso
 
 @budget.command()
 def history(population: Population = None, ledger: LedgerUrl = None, as_json: AsJson = False) -> None:
-    """Every entry of the ledger, oldest first: reserve, spend, settle, void, cap.
+    """Every entry of the ledger, oldest first: reserve, spend, settle, void, cap, overlap.
 
     Shown as it lies there; `synth budget verify` says whether it was tampered with.
     """
-    entries = _open(ledger).history(population)
+    entries = open_ledger(ledger).history(population)
     if as_json:
         print_json({"entries": [readable(entry) for entry in entries]})
     elif entries:
@@ -92,34 +94,12 @@ def history(population: Population = None, ledger: LedgerUrl = None, as_json: As
 
 
 @budget.command()
-def verify(population: Population = None, ledger: LedgerUrl = None, as_json: AsJson = False) -> None:
-    """Check the ledger's hash chain; exit 4 names the first entry that was edited, removed or moved.
-
-    The chain is one for all populations, so all of it is checked. A chain cannot show that its latest
-    entries were cut off: `synth verify BUNDLE --ledger URL` looks up the head that a bundle carries.
-    """
-    book = _open(ledger)
-    count = book.verify_chain()
-    head = book.head()
-    named = None if population is None else len(book.history(population))
-    if as_json:
-        found: dict[str, Any] = {"intact": True, "entries": count, "head": head}
-        print_json(found if named is None else found | {"population": population, "population_entries": named})
-        return
-    if not count:
-        typer.echo(f"nothing to verify: no entries in {book.path}")
-        return
-    of_these = "" if named is None else f" ({named} for {population})"
-    typer.echo(f"intact: {count} entries{of_these}, head {head}")
-
-
-@budget.command()
 def export(population: Population = None, ledger: LedgerUrl = None, as_json: AsJson = False) -> None:
     """All entries with their hashes on stdout, as CSV or with --json as JSON.
 
     `payload` is canonical JSON text: whoever holds a full export can recompute the chain.
     """
-    rows = _open(ledger).export(population)
+    rows = open_ledger(ledger).export(population)
     if as_json:
         print_json({"entries": rows})
         return
@@ -145,10 +125,11 @@ def cap(
     A run that would pass it is refused before it opens its source (exit 3). For example, three years of
     quarterly releases at ε = 1, δ = 1e-5 compose to ε = 4.02: synth budget cap my-patients 4.1
     """
-    book = _open(ledger, create=True)
+    book = open_ledger(ledger, create=True)
     book.set_cap(population, epsilon, delta)
     account = book.population(population)
     assert account is not None
+    warn_of_little([account])
     if as_json:
         print_json(facts(account))
         return
@@ -156,39 +137,29 @@ def cap(
         typer.echo(line)
 
 
-def ledger_url_of_run_yaml(file: Path, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """The `ledger.url` of a run.yaml, relative to its folder, and a warning when it cannot be had.
+@budget.command()
+def overlap(
+    population: Annotated[str, typer.Argument(help="A population, as schema.yaml names it.")],
+    other: Annotated[str, typer.Argument(help="Another one, which may have people in common with it.")],
+    ledger: LedgerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that people of one population may be in another too. It cannot be taken back.
 
-    (None, None) without such a file or key. Budgets must stay readable beside a broken run.yaml, so
-    nothing is raised; the warning repeats no value of the file, which may hold a password.
+    From then on the runs on either count for both, those of the past included: each one's balance is what
+    a person who is in both has lost, and the caps of both bind every run. Overlaps chain: with A B and
+    B C declared, all three count together, though nobody may be in A and C. That errs on the safe side.
+
+    The ledger only grows, so there is no undoing: name the populations exactly as schema.yaml does. A
+    name that is in no run yet is allowed, so that an overlap can be declared before the first run.
     """
-    if not file.exists():
-        return None, None
-    ignored = f"{file}: its ledger.url is ignored"
-    try:
-        section = read_yaml(file).get("ledger")
-    except InvalidConfig as error:
-        return None, f"{ignored}: {'; '.join(error.problems)}"
-    url = section.get("url") if isinstance(section, dict) else section
-    if url is None:
-        return None, None
-    if not isinstance(section, dict) or not isinstance(url, str):
-        return None, f"{ignored}: should be text, as in `ledger: {{url: ...}}`"
-    filled, missing = fill_environment(url, environment)
-    if missing:
-        return None, f"{ignored}: the environment variable {missing[0]} is not set"
-    return absolute_ledger_url(filled, file.resolve().parent), None
-
-
-def ledger_of(option: str | None, of_run_yaml: str | None) -> str:
-    """The url of the ledger: the option, else $SYNTH_LEDGER, else of the run.yaml, else in the user's data folder."""
-    return resolve_ledger_url(option, os.environ, of_run_yaml, platformdirs.user_data_path("synth"))
-
-
-def _open(option: str | None, *, create: bool = False) -> Ledger:
-    of_run_yaml = None
-    if option is None and not os.environ.get("SYNTH_LEDGER"):
-        of_run_yaml, warning = ledger_url_of_run_yaml(RUN_YAML, os.environ)
-        if warning:
-            typer.echo(f"warning: {warning}", err=True)
-    return Ledger.open(ledger_of(option, of_run_yaml), create=create)
+    book = open_ledger(ledger, create=True)
+    book.declare_overlap(population, other)
+    accounts = [account for name in (population, other) if (account := book.population(name)) is not None]
+    warn_of_little(accounts)
+    if as_json:
+        print_json({"populations": [facts(account) for account in accounts]})
+        return
+    for account in accounts:
+        for line in lines(account):
+            typer.echo(line)

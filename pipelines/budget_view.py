@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from synth.privacy.accounting import compose_mu, epsilon_of
-from synth.privacy.ledger import Entry, PopulationBudget, Reservation, format_epsilon
-from synth.privacy.reservations import Cap, ReservePayload, SpendPayload
+from synth.privacy.ledger import Entry, PopulationBudget, Reservation, format_epsilon, little_left
+from synth.privacy.reservations import Cap, Overlap, ReservePayload, SpendPayload
 
 PLAIN_WIDTH = 240  # columns; where stdout is no terminal, rows are not folded short of this
 
@@ -26,13 +26,16 @@ def facts(account: PopulationBudget) -> dict[str, Any]:
     return {
         "population": account.population,
         "known": True,
+        "overlaps": list(account.overlaps),
         "epsilon": _finite(account.epsilon),
         "delta": account.delta,
         "replace_one_epsilon": _finite(account.replace_one_epsilon),
         "mu": account.mu,
         "cap": account.cap.epsilon if account.cap else None,
+        "capped_population": account.capped_population,
         "epsilon_left": account.epsilon_left,
         "mu_squared_left": account.mu_squared_left,
+        "runs_left": account.runs_left,
         "charged_runs": [run.run_id for run in account.charged],
         "void_runs": [run.run_id for run in account.void],
         "open_runs": [run.run_id for run in account.open],
@@ -49,15 +52,26 @@ def lines(account: PopulationBudget) -> list[str]:
     limit, left = "none", ""
     if account.cap is not None:
         limit = f"ε = {format_epsilon(account.cap.epsilon)} at δ = {account.cap.delta:g}"
+        if account.capped_population != account.population:
+            limit += f", set on {account.capped_population}"
         left = f"; one more run may have ε up to {format_epsilon(account.epsilon_left or 0.0)} at that δ"
     replaced = format_epsilon(account.replace_one_epsilon)
+    overlaps = [f"  overlaps      {', '.join(account.overlaps)}; their runs count here too"] if account.overlaps else []
     return [
         account.population,
+        *overlaps,
         f"  spent         {spent} (replace-one: ε = {replaced})",
         f"  cap           {limit}{left}",
         f"  charged runs  {account.candidates}, of which open: {_names(account.open)}",
         f"  void runs     {_names(account.void)}",
     ]
+
+
+def warn_of_little(accounts: Sequence[PopulationBudget]) -> None:
+    """One line on stderr for each population whose cap has no room for another run like its latest."""
+    for account in accounts:
+        if account.runs_left == 0:
+            typer.echo(f"warning: {little_left(account.population)}", err=True)
 
 
 def _names(runs: tuple[Reservation, ...]) -> str:
@@ -67,7 +81,7 @@ def _names(runs: tuple[Reservation, ...]) -> str:
 def overview_table(accounts: Sequence[PopulationBudget]) -> Table:
     """One row a population."""
     return _table(
-        ("population", "spent ε", "at δ", "cap ε", "left ε", "charged", "void", "open"),
+        ("population", "spent ε", "at δ", "cap ε", "left ε", "charged", "void", "open", "overlaps"),
         [
             (
                 account.population,
@@ -78,6 +92,7 @@ def overview_table(accounts: Sequence[PopulationBudget]) -> Table:
                 str(account.candidates),
                 str(len(account.void)),
                 str(len(account.open)),
+                ", ".join(account.overlaps) or "none",
             )
             for account in accounts
         ],
@@ -132,6 +147,8 @@ def _what(entry: Entry) -> str:
             case "cap":
                 cap = Cap.model_validate_json(entry.payload)
                 return f"ε = {format_epsilon(cap.epsilon)} at δ = {cap.delta:g}"
+            case "overlap":
+                return f"overlaps {Overlap.model_validate_json(entry.payload).other}"
             case _:
                 return ""
     except ValueError:

@@ -108,8 +108,11 @@ def run(
     from pipelines.running import run_pipeline
 
     url = _ledger_of(run_yaml, ledger)
-    with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints: stdout is for the result alone
-        bundle = run_pipeline(run_yaml, url)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints: stdout is for the result alone
+            bundle = run_pipeline(run_yaml, url)
+    except KeyboardInterrupt:
+        raise SynthError("stopped; what was reserved stays spent") from None
     typer.echo(json.dumps({"bundle": str(bundle)}) if as_json else str(bundle))
 
 
@@ -186,7 +189,7 @@ def main() -> None:
     except MISUSE as error:
         _fail_misuse(error)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped; what was reserved stays spent", 1)
+        _fail("stopped", 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

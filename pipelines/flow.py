@@ -15,8 +15,10 @@ from typing import Any, ParamSpec
 from prefect import flow, task
 
 from pipelines import documents
+from pipelines.ledger_secret import revealed
 from synth import stages
 from synth.errors import SynthError
+from synth.privacy.boundary import without_values
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, hold, private_umask
 
@@ -33,23 +35,30 @@ FLOW: dict[str, Any] = {
 
 
 class Stopped(Exception):
-    """What Prefect is told of an error. `reason` is the error itself; its text may name files."""
+    """What Prefect is told of an error: where, and which kind. `reason` is the error itself, in this process alone."""
 
-    def __init__(self, place: str, reason: SynthError) -> None:
+    def __init__(self, words: str, reason: SynthError | None = None) -> None:
         self.reason = reason
-        super().__init__(f"{place}: {type(reason).__name__}")
+        super().__init__(words)
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[str]]:
+        return Stopped, (str(self),)  # Prefect writes a pickle of what a flow fails with
 
 
 def wordless(work: Callable[P, None]) -> Callable[P, None]:
-    """Let no error through to Prefect but as `Stopped`."""
+    """Let no error through to Prefect but as `Stopped`: the text of one may name files."""
 
     @functools.wraps(work)
     def inside(*args: P.args, **kwargs: P.kwargs) -> None:
         stopped = None
         try:
             work(*args, **kwargs)
+        except Stopped:
+            raise
         except SynthError as error:
-            stopped = Stopped(work.__name__, error)
+            stopped = Stopped(f"{work.__name__}: {type(error).__name__}", error)
+        except Exception as error:
+            stopped = Stopped(f"{work.__name__}: {type(error).__name__}", without_values(work.__name__, error))
         if stopped is not None:
             raise stopped  # outside of the handler, so that the error is not attached as context
 
@@ -60,7 +69,7 @@ def wordless(work: Callable[P, None]) -> Callable[P, None]:
 @wordless
 def reserve(folder: str, ledger_url: str) -> None:
     """Reserve the run's budget."""
-    stages.reserve(RunFolder(Path(folder)), Ledger.open(ledger_url))
+    stages.reserve(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
 
 
 @task(name="encode", **TASK)
@@ -74,7 +83,7 @@ def encode(folder: str) -> None:
 @wordless
 def measure(folder: str, ledger_url: str) -> None:
     """Make the noised releases."""
-    stages.measure(RunFolder(Path(folder)), Ledger.open(ledger_url))
+    stages.measure(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
 
 
 @task(name="train", **TASK)
@@ -102,7 +111,7 @@ def evaluate(folder: str) -> None:
 @wordless
 def settle(folder: str, ledger_url: str) -> None:
     """Close the run's account."""
-    stages.settle(RunFolder(Path(folder)), Ledger.open(ledger_url))
+    stages.settle(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
 
 
 @task(name="document", **TASK)
@@ -137,5 +146,5 @@ def synth_run(folder: str, ledger_url: str) -> None:
             document(folder)
             seal(folder)
         except Stopped:
-            stages.give_up(run_folder, Ledger.open(ledger_url))
+            stages.give_up(run_folder, Ledger.open(revealed(ledger_url)))
             raise

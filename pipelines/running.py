@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasheets import load_answers
+from pipelines.ledger_secret import concealed
 from pipelines.quiet import quiet_prefect
 from synth.config import load_run
+from synth.errors import SynthError
 from synth.prepare import prepare
 from synth.privacy.boundary import guarded
 from synth.privacy.ledger import Ledger
@@ -25,11 +27,14 @@ def run_pipeline(run_file: Path, ledger_url: str) -> Path:
         from pipelines.server import prefect_server
 
         reason = None
-        with prefect_server():
-            try:
-                synth_run(str(folder.path), ledger_url)
-            except Stopped as stopped:
-                reason = stopped.reason
+        try:
+            with prefect_server():
+                synth_run(str(folder.path), concealed(ledger_url))
+        except Stopped as stopped:
+            reason = stopped.reason or SynthError(str(stopped))
+        except SynthError:  # of the server: the flow's own come as `Stopped`
+            folder.delete()
+            raise
         if reason is not None:
             raise reason
     return folder.bundle

@@ -26,8 +26,8 @@ def sample_to_file(bundle: Path, *, rows: int, where: list[str], seed: int | Non
     try:
         claims = json.loads((bundle / "privacy.json").read_bytes())["x_synth"]
         metadata = synthetic_metadata(
-            epsilon=claims["epsilon"],
-            delta=claims["delta"],
+            epsilon=float(claims["epsilon"]),
+            delta=float(claims["delta"]),
             privacy_unit=claims["privacy_unit"],
             run_id=claims["run"],
         )

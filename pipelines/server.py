@@ -6,6 +6,8 @@ database and the run's output streams. Where the user has named a server (PREFEC
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import socket
 import threading
@@ -19,12 +21,14 @@ from prefect.server.api.server import create_app
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
+    PREFECT_HOME,
     PREFECT_SERVER_API_AUTH_STRING,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
 
 from synth.errors import SynthError
+from synth.files import PRIVATE_FOLDER
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0
@@ -45,9 +49,10 @@ def prefect_server() -> Iterator[None]:
         app = create_app(ephemeral=True, ignore_cache=True)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="prefect", daemon=True)
-        thread.start()
         try:
-            _wait(server, thread)
+            with _one_at_a_time():
+                thread.start()
+                _wait(server, thread)
             port = listener.getsockname()[1]
             with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
                 try:
@@ -56,7 +61,21 @@ def prefect_server() -> Iterator[None]:
                     EventsWorker.drain_all(timeout=STOP_SECONDS)  # the states of tasks travel as events
         finally:
             server.should_exit = True
-            thread.join(timeout=STOP_SECONDS)
+            if thread.is_alive():
+                thread.join(timeout=STOP_SECONDS)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two servers that lay out a new database at the same time would break each other's start."""
+    home = PREFECT_HOME.value()
+    home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    descriptor = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,7 +51,7 @@ class Synthesizer(Section):
 
     critic_share: Literal["auto"] | Annotated[Number, Field(ge=0, le=1)] = "auto"
     steps: Literal["auto"] | Annotated[Count, Field(ge=1, le=100_000)] = "auto"
-    members: Annotated[Count, Field(ge=1, le=16)] = 2
+    members: Annotated[Count, Field(ge=1, le=16)] = 3
     latent_points: Literal["auto"] | Annotated[Count, Field(ge=8, le=65_536)] = "auto"
     hidden_size: Annotated[Count, Field(ge=8, le=4096)] = 256
     learning_rate: Number = Field(default=3e-3, gt=0, le=1)
@@ -177,7 +178,8 @@ def absolute_ledger_url(url: str | None, folder: Path) -> str | None:
 
 
 def _absolute(path: Path, folder: Path) -> Path:
-    return path if path.is_absolute() else (folder / path).resolve()
+    # Not resolved: what a link points to, if anything, is found out when it is opened.
+    return path if path.is_absolute() else Path(os.path.normpath(folder / path))
 
 
 def _refuse_unbuilt(raw: dict[str, Any], file: str) -> dict[str, Any]:
@@ -202,7 +204,4 @@ def _refuse_unbuilt(raw: dict[str, Any], file: str) -> dict[str, Any]:
         isinstance(holdout, (int, float)) and not isinstance(holdout, bool) and 0 < holdout < 1
     ):
         raise NotBuiltYet(f"{file}: evaluation.holdout is not offered by this version; leave it at 0")
-    url = section("ledger").get("url")
-    if isinstance(url, str) and url.split(":", 1)[0].split("+", 1)[0] in {"postgresql", "postgres"}:
-        raise NotBuiltYet(f"{file}: a PostgreSQL ledger is not offered by this version; use an sqlite:/// url")
     return raw

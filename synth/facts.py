@@ -39,7 +39,7 @@ class PrivacyFacts(Facts):
     delta: float
     mu: float  # Gaussian-DP parameter of the whole run, add/remove of one unit
     replace_one_epsilon: float  # the same run, when one unit's record is replaced by another
-    privacy_unit: Literal["row"]
+    privacy_unit: Literal["row", "person"]
     max_rows_per_person: int
     neighboring_relation: Literal["add-or-remove-one"]
     row_count: Literal["private"] | int  # a number is the steward's public declaration

@@ -46,9 +46,20 @@ def read_batches(path: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
 
     Raises InvalidSource when the file turns out to be damaged.
     """
+    yield from _read(path, schema, [column.name for column in schema.learned_columns])
+
+
+def read_persons(path: Path, schema: Schema) -> Iterator[pa.Array]:
+    """The person column of the source, in the order of `read_batches`. Raises InvalidSource as it does."""
+    assert schema.person_column is not None
+    for batch in _read(path, schema, [schema.person_column]):
+        yield batch.column(0)
+
+
+def _read(path: Path, schema: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
     source = _Source.open(path, schema)
     try:
-        yield from source.batches()
+        yield from source.batches(names)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         # The library's message can quote the line it failed on, so it is replaced.
         raise InvalidSource(f"source {path.name}: damaged or not in the format its header announces") from None
@@ -59,7 +70,6 @@ class _Source:
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
-        self.names = [column.name for column in schema.learned_columns]
         self.levels = {level for c in schema.learned_columns if c.kind == "categorical" for level in c.categories}
 
     @staticmethod
@@ -67,7 +77,7 @@ class _Source:
         parquet = _first_bytes(path) == _PARQUET_MAGIC
         return _ParquetSource(path, schema) if parquet else _CsvSource(path, schema)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         raise NotImplementedError
 
 
@@ -86,10 +96,10 @@ class _ParquetSource(_Source):
         if rows == 0:
             raise InvalidSource(f"source {path}: has no rows")
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=self.names):
-                yield batch.select(self.names)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
+                yield batch.select(names)
 
 
 class _CsvSource(_Source):
@@ -100,7 +110,7 @@ class _CsvSource(_Source):
         if not has_rows:
             raise InvalidSource(f"source {path}: has a header and no rows")
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         # Every column is read as text and parsed by its codec: type inference would look at values, and a value
         # that does not parse must follow the schema's rule instead of failing the read. A declared level is no null.
         reader = pa.csv.open_csv(
@@ -108,8 +118,8 @@ class _CsvSource(_Source):
             read_options=pa.csv.ReadOptions(block_size=8 << 20, use_threads=False),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
-                include_columns=self.names,
-                column_types={name: pa.string() for name in self.names},
+                include_columns=names,
+                column_types={name: pa.string() for name in names},
                 strings_can_be_null=True,
                 null_values=[word for word in NULL_WORDS if word not in self.levels],
                 quoted_strings_can_be_null=False,
@@ -118,7 +128,7 @@ class _CsvSource(_Source):
         with reader:
             for batch in reader:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(start, BATCH_ROWS).select(self.names)
+                    yield batch.slice(start, BATCH_ROWS).select(names)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -158,11 +168,12 @@ def _csv_header(path: Path) -> tuple[list[str], bool]:
 def _check_names(path: Path, names: list[str], schema: Schema) -> None:
     counts = Counter(names)
     problems = []
-    for column in schema.learned_columns:
-        if counts[column.name] == 0:
-            problems.append(f"column {column.name} is missing{nearest(column.name, names)}")
-        elif counts[column.name] > 1:
-            problems.append(f"column {column.name} appears {counts[column.name]} times")
+    person = [schema.person_column] if schema.person_column else []
+    for name in [*(column.name for column in schema.learned_columns), *person]:
+        if counts[name] == 0:
+            problems.append(f"column {name} is missing{nearest(name, names)}")
+        elif counts[name] > 1:
+            problems.append(f"column {name} appears {counts[name]} times")
     if problems:
         raise InvalidSource(f"source {path}: {'; '.join(problems)}")
 

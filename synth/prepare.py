@@ -37,4 +37,11 @@ def plan_run(run: Run) -> tuple[Layout, TablePlan]:
     codecs = codecs_of(run.table)
     layout = layout_of(run.table, codecs)
     privacy = run.config.privacy
-    return layout, plan_of(layout, codecs, epsilon=privacy.epsilon, delta=privacy.delta)
+    plan = plan_of(
+        layout,
+        codecs,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        max_rows_per_person=run.table.max_rows_per_person,
+    )
+    return layout, plan

@@ -112,7 +112,9 @@ def verify(bundle: Path, *, public_key: Path | None = None, ledger: Ledger | Non
     claims = statement["predicate"]
     if public_key is not None:
         raise VerificationFailed(f"{bundle}: is an unsigned candidate, and a signature by {public_key} was demanded")
-    if ledger is not None and not ledger.contains_head(claims["ledger_head"]):
+    if ledger is not None and not ledger.settled_at(
+        claims["ledger_head"], population=claims["population"], run_id=claims["run"]
+    ):
         raise VerificationFailed(
             "ledger: does not hold the entry this bundle was charged under; it is another ledger, or one that was "
             "rolled back"

@@ -259,8 +259,8 @@ class Schema(BaseModel):
     dataset: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     population: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     description: str = ""
-    privacy_unit: Literal["row"] = "row"
-    max_rows_per_person: Literal[1] = 1
+    privacy_unit: str = Field(default="row", min_length=1, description="row, or the name of the person column")
+    max_rows_per_person: Annotated[Whole, Field(ge=1, le=10_000)] = 1
     row_count: Literal["private"] | Annotated[Whole, Field(ge=1, le=MAX_ROWS)] = "private"
     target: str | None = None
     columns: Annotated[tuple[AnyColumn, ...], AfterValidator(_not_empty)]
@@ -269,6 +269,16 @@ class Schema(BaseModel):
     def ledger_population(self) -> str:
         """The ledger's key: the declared population, else the dataset's name."""
         return self.population or self.dataset
+
+    @property
+    def unit(self) -> Literal["row", "person"]:
+        """What the privacy guarantee is about."""
+        return "row" if self.privacy_unit == "row" else "person"
+
+    @property
+    def person_column(self) -> str | None:
+        """The column that tells people apart; None when each row is a person of its own."""
+        return None if self.privacy_unit == "row" else self.privacy_unit
 
     @property
     def learned_columns(self) -> tuple[AnyColumn, ...]:
@@ -332,6 +342,15 @@ def _problems_between_columns(raw: dict[str, Any]) -> list[str]:
     problems = [f"column {n}: declared twice" for n in sorted({n for n in names if names.count(n) > 1})]
     if columns and all(c.get("kind") == "id" for c in columns):
         problems.append("columns: only ids are declared, so there is nothing to learn")
+    unit = raw.get("privacy_unit", "row")
+    if unit == "row" and raw.get("max_rows_per_person", 1) not in (1, 1.0):
+        problems.append("max_rows_per_person: above 1 needs the person column as privacy_unit")
+    if isinstance(unit, str) and unit != "row":
+        match = [c for c in columns if c.get("name") == unit]
+        if not match:
+            problems.append(f"privacy_unit: {unit} is neither `row` nor a declared column{nearest(unit, names)}")
+        elif match[0].get("kind") != "id":
+            problems.append(f"privacy_unit: column {unit} tells people apart, so its kind is id")
     target = raw.get("target")
     if target is not None:
         match = [c for c in columns if c.get("name") == target]
@@ -350,14 +369,6 @@ def _refuse_unbuilt(raw: dict[str, Any], file: str) -> None:
 
     if raw.get("kind") == "image" or "image" in raw:
         refuse("images (`kind: image`) are not offered by this version; tables are")
-    unit = raw.get("privacy_unit", "row")
-    if unit != "row":
-        refuse(
-            "a person column as privacy_unit is not offered by this version; reduce the source to one row a "
-            "person and declare `privacy_unit: row`"
-        )
-    if raw.get("max_rows_per_person", 1) != 1:
-        refuse("max_rows_per_person above 1 needs a person column, which this version does not offer")
     if raw.get("rules"):
         refuse("rules between columns are not offered by this version; remove `rules`")
     columns = raw.get("columns")

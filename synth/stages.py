@@ -24,13 +24,14 @@ from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.public import cells_of, public_scores
 from synth.facts import DataFacts, ModelFacts, PrivacyFacts, PublicFacts, QualityFacts, RunFacts
 from synth.files import PRIVATE_FOLDER
-from synth.ingest import read_batches
+from synth.ingest import read_batches, read_persons
 from synth.parquet import synthetic_metadata, write_parts
 from synth.prepare import plan_run
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
 from synth.privacy.boundary import guarded_stage
+from synth.privacy.contributions import bound_contributions
 from synth.privacy.events import GaussianEvent
-from synth.privacy.ledger import Ledger
+from synth.privacy.ledger import Ledger, little_left
 from synth.privacy.noise import PROTECTION, NoiseSource
 from synth.privacy.statement import ACCOUNTANT, not_covered
 from synth.run_folder import RunFolder
@@ -58,7 +59,7 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
     """Reserve the run's whole budget. Raises BudgetExceeded; nothing has been read yet."""
     run = folder.run()
     _, plan = plan_run(run)
-    ledger.reserve(
+    reservation = ledger.reserve(
         population=run.table.ledger_population,
         dataset=run.table.dataset,
         run_id=folder.run_id,
@@ -66,6 +67,8 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
         delta=run.config.privacy.delta,
     )
     logger.info("reserve: (ε=%g, δ=%g) reserved for this run", run.config.privacy.epsilon, run.config.privacy.delta)
+    if reservation.runs_left == 0:
+        logger.warning("warning: %s", little_left(reservation.population))
 
 
 @guarded_stage
@@ -73,7 +76,10 @@ def encode(folder: RunFolder) -> None:
     """One pass over the private rows into the run's working file."""
     run = folder.run()
     codecs = codecs_of(run.table)
-    outside = encode_rows(read_batches(run.config.source.path, run.table), codecs, folder.codes)
+    source, stays = run.config.source.path, None
+    if run.table.person_column is not None:
+        stays = bound_contributions(read_persons(source, run.table), max_rows_per_person=run.table.max_rows_per_person)
+    outside = encode_rows(read_batches(source, run.table), codecs, folder.codes, stays=stays)
     folder.note("outside", outside)
     logger.info("encode: the declared columns are encoded")
 
@@ -158,7 +164,7 @@ def sample(folder: RunFolder) -> None:
         synthetic_metadata(
             epsilon=run.config.privacy.epsilon,
             delta=run.config.privacy.delta,
-            privacy_unit=run.table.privacy_unit,
+            privacy_unit=run.table.unit,
             run_id=folder.run_id,
         ),
     )
@@ -212,7 +218,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         delta=delta,
         mu=mu,
         replace_one_epsilon=epsilon_of(compose_replace_one_mu(plan.events), delta),
-        privacy_unit=run.table.privacy_unit,
+        privacy_unit=run.table.unit,
         max_rows_per_person=run.table.max_rows_per_person,
         neighboring_relation="add-or-remove-one",
         row_count=run.table.row_count,

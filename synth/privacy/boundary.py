@@ -77,7 +77,7 @@ def guarded_stage(work: Callable[Concatenate[Folder, P], T]) -> Callable[Concate
     """A stage whose whole body runs inside `guarded`. Its first argument is the run's folder."""
 
     @functools.wraps(work)
-    def stage(folder: Folder, *args: P.args, **kwargs: P.kwargs) -> T:
+    def stage(folder: Folder, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with guarded(work.__name__, folder.internal):
             return work(folder, *args, **kwargs)
 

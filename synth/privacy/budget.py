@@ -40,6 +40,8 @@ class TablePlan:
         score_noise: noise scale of a pair's score (rows); None when all pairs are measured.
         mu_pairs_by_class: μ spent on pair tables by class; None without pairs or with one class.
         mu_pairs_summed: μ spent on pair tables over all classes; None without pairs.
+        candidate_pairs: pairs of columns that could be measured.
+        max_rows_per_person: m, by which every sensitivity in rows is multiplied.
         events: all of it, for the ledger, in the order of the releases.
     """
 
@@ -51,6 +53,7 @@ class TablePlan:
     mu_pairs_by_class: float | None
     mu_pairs_summed: float | None
     candidate_pairs: int
+    max_rows_per_person: int
     events: tuple[GaussianEvent, ...]
 
 
@@ -77,6 +80,7 @@ def plan_table(
     candidate_pairs: int,
     classes_known: bool,
     pairs_by_class: bool,
+    max_rows_per_person: int = 1,
 ) -> TablePlan:
     """Split (ε, δ) over the releases of a table run.
 
@@ -88,31 +92,34 @@ def plan_table(
         candidate_pairs: pairs of columns that could be measured.
         classes_known: False when a numeric target must first be cut into bins (charged).
         pairs_by_class: whether pairs are measured within classes too.
+        max_rows_per_person: m; a person's rows can all fall into the same cells, so it multiplies every sensitivity.
     """
     total = mu_of(epsilon, delta) ** 2
+    m = max_rows_per_person
     events: list[GaussianEvent] = []
     target_noise = None
     if not classes_known:
-        target_noise = 1 / math.sqrt(TARGET_BINS_SHARE * total)
-        events.append(_event(TARGET_BINS, 1.0, target_noise))
+        target_noise = m / math.sqrt(TARGET_BINS_SHARE * total)
+        events.append(_event(TARGET_BINS, m, target_noise))
         total -= TARGET_BINS_SHARE * total
     ones = total * one_way_share(epsilon, candidate_pairs)
-    fine_noise = math.sqrt((histograms + 1 + detail_weight * detail_blocks) / (FINE_SHARE * ones))
-    events.append(_event(FINE, math.sqrt(histograms + 1), fine_noise))
+    fine_noise = m * math.sqrt((histograms + 1 + detail_weight * detail_blocks) / (FINE_SHARE * ones))
+    events.append(_event(FINE, m * math.sqrt(histograms + 1), fine_noise))
     detail_noise = None
     if detail_blocks:
         detail_noise = fine_noise / math.sqrt(detail_weight)
-        events.append(_event(DETAIL, math.sqrt(detail_blocks), detail_noise))
-    one_way_noise = math.sqrt(histograms / ((1 - FINE_SHARE) * ones))
-    events.append(_event(ONE_WAY, math.sqrt(histograms), one_way_noise))
+        events.append(_event(DETAIL, m * math.sqrt(detail_blocks), detail_noise))
+    one_way_noise = m * math.sqrt(histograms / ((1 - FINE_SHARE) * ones))
+    events.append(_event(ONE_WAY, m * math.sqrt(histograms), one_way_noise))
     score_noise = by_class = summed = None
     rest = total - ones
     if candidate_pairs:
         if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
-            score_noise = math.sqrt(candidate_pairs / (SCORES_SHARE * rest))
-            # Replacing a person can move a score by 2, adding or removing one by 1 (PRIVACY.md).
-            events.append(_event(PAIR_SCORES, math.sqrt(candidate_pairs), score_noise, replace_factor=2.0))
+            score_noise = m * math.sqrt(candidate_pairs / (SCORES_SHARE * rest))
+            # Replacing a row can move a score by 2, adding or removing one by 1 (PRIVACY.md).
+            events.append(_event(PAIR_SCORES, m * math.sqrt(candidate_pairs), score_noise, replace_factor=2.0))
             rest -= SCORES_SHARE * rest
+        # Pair tables differ in their noise, so their events are stated in units of each table's own noise.
         by_class_share = by_class_share_of(epsilon) if pairs_by_class else 0.0
         if by_class_share > 0:
             by_class = math.sqrt(by_class_share * rest)
@@ -129,6 +136,7 @@ def plan_table(
         mu_pairs_by_class=by_class,
         mu_pairs_summed=summed,
         candidate_pairs=candidate_pairs,
+        max_rows_per_person=m,
         events=tuple(events),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -30,3 +32,23 @@ class GaussianEvent(BaseModel):
     def replace_one_mu(self) -> float:
         """Gaussian-DP parameter of this event when one unit's record is replaced by another."""
         return self.replace_one_sensitivity / self.noise_scale
+
+
+class PoissonGaussianEvent(BaseModel):
+    """A fixed number of steps of the Poisson-subsampled Gaussian mechanism (DP-SGD, Abadi et al. 2016).
+
+    In each step every privacy unit takes part by itself with probability `sample_rate`; what a unit adds to the sum
+    has norm at most one clipping norm; the noise of a coordinate is `noise_multiplier` clipping norms. All three are
+    constants of the config, never computed from the number of people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mechanism: Literal["poisson-subsampled-gaussian"] = "poisson-subsampled-gaussian"
+    name: str = Field(min_length=1)
+    sample_rate: float = Field(gt=0, le=1, allow_inf_nan=False)
+    noise_multiplier: float = Field(gt=0, allow_inf_nan=False)
+    steps: int = Field(ge=1)
+
+
+Event = GaussianEvent | PoissonGaussianEvent

@@ -13,9 +13,8 @@ written here: events hold names, sensitivities and noise scales, all fixed by th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,11 +22,12 @@ from pydantic import ValidationError
 from synth.errors import UserError
 from synth.privacy.accounting import MAX_EPSILON
 from synth.privacy.events import GaussianEvent
-from synth.privacy.ledger_books import Books, PopulationBudget, format_epsilon, replay
+from synth.privacy.ledger_backup import backup_of, entries_of
+from synth.privacy.ledger_books import DEFAULT_DELTA, Books, PopulationBudget, format_epsilon, little_left, replay
 from synth.privacy.ledger_chain import GENESIS, Entry, Kind, head_of, verify_links
-from synth.privacy.ledger_location import resolve_ledger_url, sqlite_path
+from synth.privacy.ledger_location import locate, resolve_ledger_url
 from synth.privacy.ledger_store import LedgerStore
-from synth.privacy.reservations import Cap, EndPayload, Reservation, ReservePayload, SpendPayload, follow
+from synth.privacy.reservations import Cap, EndPayload, Overlap, Reservation, ReservePayload, SpendPayload, follow
 
 __all__ = [
     "DEFAULT_DELTA",
@@ -38,10 +38,10 @@ __all__ = [
     "PopulationBudget",
     "Reservation",
     "format_epsilon",
+    "little_left",
     "resolve_ledger_url",
 ]
 
-DEFAULT_DELTA = 1e-5
 LONGEST_NAME = 200
 
 
@@ -60,17 +60,18 @@ class Ledger:
     def open(
         cls, url: str, *, create: bool = True, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> Ledger:
-        """Open the ledger at `url`, `sqlite:///path`.
+        """Open the ledger at `url`: `sqlite:///path`, or `postgresql://user:password@host:port/database`.
 
-        With `create`, a missing file is made (0600, in folders of 0700); without, it reads as empty
-        and nothing can be appended. Raises UserError or NotBuiltYet, neither of which repeats the URL.
+        With `create`, what is missing is made: a file (0600, in folders of 0700), or the tables in a PostgreSQL
+        database. Without, it reads as empty and nothing can be appended. Raises UserError or NotBuiltYet, neither of
+        which repeats the URL.
         """
-        return cls(LedgerStore(sqlite_path(url), create=create), clock=clock)
+        return cls(LedgerStore(locate(url), create=create), clock=clock)
 
     @property
-    def path(self) -> Path:
-        """The file."""
-        return self._store.path
+    def place(self) -> str:
+        """Where it is, for people: the file's path, or that it is PostgreSQL. Free of secrets."""
+        return self._store.place
 
     def refuse_if_over_cap(self, population: str, events: Sequence[GaussianEvent]) -> None:
         """Raise BudgetExceeded when reserving `events` now would pass the cap. Writes nothing."""
@@ -79,7 +80,7 @@ class Ledger:
     def reserve(
         self, *, population: str, dataset: str, run_id: str, events: Sequence[GaussianEvent], delta: float
     ) -> Reservation:
-        """Charge all of a run's events, before its first private read.
+        """Charge all of a run's events, before its first private read. The result's `runs_left` is set.
 
         Raises BudgetExceeded when the cap would be passed, PrivacyRefusal when `run_id` was used
         before, ValueError for no events or a δ outside (0, 1).
@@ -89,14 +90,18 @@ class Ledger:
         _named("dataset", dataset)
         _named("run id", run_id)
 
+        left: int | None = None
+
         def decide(entries: tuple[Entry, ...]) -> Entry:
+            nonlocal left
             books = _verified(entries)
             entry = self._draft(entries, "reserve", population, dataset, run_id, payload)
-            follow(books.runs.get(run_id), entry)
+            run = follow(books.runs.get(run_id), entry)
             books.refuse_if_over_cap(population, events)
+            left = books.with_run(run).runs_left(population, events)
             return entry
 
-        return follow(None, self._store.append(decide))
+        return replace(follow(None, self._store.append(decide)), runs_left=left)
 
     def spend(self, run_id: str, event: GaussianEvent) -> Entry:
         """Note that a mechanism starts to draw, before its first draw. The run cannot be voided any more.
@@ -146,12 +151,49 @@ class Ledger:
 
         return self._store.append(decide)
 
+    def declare_overlap(self, population: str, other: str) -> Entry:
+        """Say that people of `population` may be in `other` too: from now on the runs on either count for both.
+
+        So do those on all that further overlaps tie to them, and all of their caps bind. It cannot be taken back.
+        Raises UserError for a population with itself and for an overlap that is declared already.
+        """
+        if _named("population", population) == _named("population", other):
+            raise UserError(f"overlap: name two populations; runs on {population!r} add up as it is")
+
+        def decide(entries: tuple[Entry, ...]) -> Entry:
+            if frozenset({population, other}) in _verified(entries).overlaps:
+                raise UserError(f"overlap: {population!r} and {other!r} are declared already")
+            return self._draft(entries, "overlap", population, None, None, Overlap(other=other).text())
+
+        return self._store.append(decide)
+
+    def backup(self) -> bytes:
+        """The whole ledger as canonical JSON, its chain verified. `restore` takes it, also in another database."""
+        entries = self._store.read()
+        _verified(entries)
+        return backup_of(entries)
+
+    def restore(self, content: bytes) -> int:
+        """Write a backup's entries, all or none, and return how many. The hashes stay as they were.
+
+        Raises VerificationFailed when the backup was changed, UserError when this ledger is not empty.
+        """
+        restored = entries_of(content)
+        _verified(restored)
+
+        def decide(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+            if entries:
+                raise UserError(f"ledger {self.place}: has entries; restore into an empty one only")
+            return restored
+
+        return len(self._store.extend(decide))
+
     def population(self, name: str) -> PopulationBudget | None:
         """The population's account, None when the ledger has never heard of it."""
         return self._books().budget_of(name)
 
     def populations(self) -> tuple[PopulationBudget, ...]:
-        """The accounts of all populations with a run or a cap, by name."""
+        """The accounts of all populations with a run, a cap or an overlap, by name."""
         books = self._books()
         budgets = (books.budget_of(name) for name in books.populations())
         return tuple(budget for budget in budgets if budget is not None)
@@ -182,6 +224,13 @@ class Ledger:
         entries = self._store.read()
         _verified(entries)
         return head == GENESIS or any(entry.hash == head for entry in entries)
+
+    def settled_at(self, head: str, *, population: str, run_id: str) -> bool:
+        """Whether the entry with this hash ends that run on that population: what a bundle's head has to be."""
+        entries = self._store.read()
+        _verified(entries)
+        found = next((entry for entry in entries if entry.hash == head), None)
+        return found is not None and (found.kind, found.population, found.run_id) == ("settle", population, run_id)
 
     def _books(self) -> Books:
         return _verified(self._store.read())

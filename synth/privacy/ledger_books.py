@@ -1,11 +1,14 @@
-"""What all reservations on a population add up to, and whether one more fits under its cap."""
+"""What all reservations on a population add up to, and whether one more fits under its cap.
+
+Where the steward has declared that populations overlap, the runs on all of them count for each: whoever is in several
+is protected by their composition, which is what the balance states and every one of their caps bounds.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from synth.errors import BudgetExceeded, PrivacyRefusal, VerificationFailed
 from synth.privacy.accounting import (
@@ -19,27 +22,34 @@ from synth.privacy.accounting import (
 )
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger_chain import Entry
-from synth.privacy.reservations import Cap, Reservation, follow
+from synth.privacy.reservations import Cap, Overlap, Reservation, follow, read_payload
+
+DEFAULT_DELTA = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationBudget:
-    """All runs on one population, composed at `delta`. ε values are rounded up, what is left down.
+    """All runs that count for one population, composed at `delta`. ε values are rounded up, what is left down.
 
-    `epsilon_left` is the largest ε at the cap's δ that one more Gaussian run may have, and
-    `mu_squared_left` the same in the quantity that adds up; both None without a cap.
+    `overlaps` names the other populations whose runs count too. `cap` is the tightest among theirs and its own, set on
+    `capped_population`. `epsilon_left` is the largest ε at the cap's δ that one more Gaussian run may have, and
+    `mu_squared_left` the same in the quantity that adds up; `runs_left` is how many more runs like the latest one fit.
+    All are None without a cap, and `runs_left` without a run.
     """
 
     population: str
+    overlaps: tuple[str, ...]
     delta: float
     charged: tuple[Reservation, ...]
     void: tuple[Reservation, ...]
     cap: Cap | None
+    capped_population: str | None
     mu: float
     epsilon: float
     replace_one_epsilon: float
     mu_squared_left: float | None
     epsilon_left: float | None
+    runs_left: int | None
 
     @property
     def candidates(self) -> int:
@@ -54,70 +64,111 @@ class PopulationBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class Books:
-    """Every run by its id and every population's latest cap."""
+    """Every run by its id, every population's latest cap, and each declared overlap."""
 
     runs: Mapping[str, Reservation]
     caps: Mapping[str, Cap]
+    overlaps: frozenset[frozenset[str]] = frozenset()
 
     def populations(self) -> tuple[str, ...]:
-        """Names of all populations with a run or a cap, sorted."""
-        return tuple(sorted({run.population for run in self.runs.values()} | set(self.caps)))
+        """Names of all populations with a run, a cap or an overlap, sorted."""
+        named = {run.population for run in self.runs.values()} | set(self.caps)
+        return tuple(sorted(named.union(*self.overlaps)))
+
+    def with_run(self, run: Reservation) -> Books:
+        """The books with one more run, or with its next state."""
+        return replace(self, runs={**self.runs, run.run_id: run})
+
+    def connected(self, population: str) -> frozenset[str]:
+        """The population and all that a chain of declared overlaps ties to it."""
+        found, waiting = {population}, [population]
+        while waiting:
+            name = waiting.pop()
+            near = {other for pair in self.overlaps if name in pair for other in pair} - found
+            found |= near
+            waiting += near
+        return frozenset(found)
 
     def runs_of(self, population: str) -> tuple[Reservation, ...]:
-        """The population's runs in the order of their reservations."""
-        return tuple(run for run in self.runs.values() if run.population == population)
+        """The runs that count for the population or were void, in the order of their reservations."""
+        names = self.connected(population)
+        return tuple(run for run in self.runs.values() if run.population in names)
 
     def smallest_delta(self, population: str) -> float | None:
-        """The smallest δ that a run of the population was reserved at."""
+        """The smallest δ that a run which counts for the population was reserved at."""
         return min((run.delta for run in self.runs_of(population)), default=None)
 
     def charged_events(self, population: str) -> list[GaussianEvent]:
         """Every event that counts against the population."""
         return [event for run in self.runs_of(population) if run.charged for event in run.events]
 
+    def tightest_cap(self, population: str) -> tuple[str, Cap] | None:
+        """The cap that binds first, and the population it was set on: its own or an overlapping one's."""
+        found = [(name, self.caps[name]) for name in self.connected(population) if name in self.caps]
+        # Of equal caps its own is named, then the first by name, so that the answer is always the same.
+        return min(found, key=lambda it: (mu_of(it[1].epsilon, it[1].delta), it[0] != population, it[0]), default=None)
+
     def budget_of(self, population: str) -> PopulationBudget | None:
         """The population's account, None when the ledger has never heard of it."""
-        runs, cap = self.runs_of(population), self.caps.get(population)
-        delta = cap.delta if cap else self.smallest_delta(population)
-        if delta is None:
+        if population not in self.populations():
             return None
+        runs = self.runs_of(population)
+        charged = tuple(run for run in runs if run.charged)
+        capped, cap = self.tightest_cap(population) or (None, None)
+        delta = cap.delta if cap else self.smallest_delta(population) or DEFAULT_DELTA
         events = self.charged_events(population)
         mu = compose_mu(events)
         left = None if cap is None else max(0.0, mu_of(cap.epsilon, cap.delta) ** 2 - mu**2)
         return PopulationBudget(
             population=population,
+            overlaps=tuple(sorted(self.connected(population) - {population})),
             delta=delta,
-            charged=tuple(run for run in runs if run.charged),
+            charged=charged,
             void=tuple(run for run in runs if not run.charged),
             cap=cap,
+            capped_population=capped,
             mu=mu,
             epsilon=epsilon_of(mu, delta),
             replace_one_epsilon=epsilon_of(compose_replace_one_mu(events), delta),
             mu_squared_left=left,
             epsilon_left=None if left is None else largest_epsilon(left, delta),
+            runs_left=self.runs_left(population, charged[-1].events) if charged else None,
         )
+
+    def runs_left(self, population: str, events: Sequence[GaussianEvent]) -> int | None:
+        """How many more runs with these events fit under the cap; None without a cap."""
+        tightest = self.tightest_cap(population)
+        if tightest is None:
+            return None
+        if not self.fits(population, events):
+            return 0
+        cap, mu = tightest[1], compose_mu(self.charged_events(population))
+        return max(1, int((mu_of(cap.epsilon, cap.delta) ** 2 - mu**2) / compose_mu(events) ** 2 + 1e-9))
 
     def refuse_if_over_cap(self, population: str, events: Sequence[GaussianEvent]) -> None:
         """Raise BudgetExceeded when these events on top of all charged ones pass the cap."""
-        cap, budget = self.caps.get(population), self.budget_of(population)
-        if cap is None or budget is None or self.fits(population, events):
+        tightest, budget = self.tightest_cap(population), self.budget_of(population)
+        if tightest is None or budget is None or self.fits(population, events):
             return
+        capped, cap = tightest
+        owner = "its cap" if capped == population else f"the cap of {capped!r}, which it overlaps,"
         would_be = format_epsilon(epsilon_of(self._mu_with(population, events), cap.delta))
         limit, spent, left = map(format_epsilon, (cap.epsilon, budget.epsilon, budget.epsilon_left or 0.0))
         remedy = f"lower the run's epsilon to at most {left}" if budget.epsilon_left else "nothing is left"
         raise BudgetExceeded(
-            f"population {population!r}: its cap is epsilon {limit} at delta {cap.delta:g}, {spent} is spent "
+            f"population {population!r}: {owner} is epsilon {limit} at delta {cap.delta:g}, {spent} is spent "
             f"and this run would make it {would_be}; {remedy}, "
             "or have the steward raise the cap (synth budget cap)"
         )
 
     def fits(self, population: str, events: Sequence[GaussianEvent]) -> bool:
-        """Whether these events on top of all charged ones stay within the cap; True without a cap."""
-        cap = self.caps.get(population)
-        if cap is None:
+        """Whether these events on top of all charged ones stay within every cap that binds; True without one."""
+        caps = [self.caps[name] for name in self.connected(population) if name in self.caps]
+        if not caps:
             return True
+        mu = self._mu_with(population, events)
         # δ at the cap's ε, not ε at its δ: this comparison needs no rounding, so a run may use a cap whole.
-        return delta_of(cap.epsilon, self._mu_with(population, events)) <= cap.delta
+        return all(delta_of(cap.epsilon, mu) <= cap.delta for cap in caps)
 
     def _mu_with(self, population: str, events: Sequence[GaussianEvent]) -> float:
         return compose_mu([*self.charged_events(population), *events])
@@ -135,16 +186,24 @@ def replay(entries: Iterable[Entry]) -> Books:
     """Read all entries into books. Raises VerificationFailed for one that cannot follow those before it."""
     runs: dict[str, Reservation] = {}
     caps: dict[str, Cap] = {}
+    overlaps: set[frozenset[str]] = set()
     for entry in entries:
         try:
             if entry.kind == "cap":
-                caps[entry.population] = Cap.model_validate(json.loads(entry.payload))
+                caps[entry.population] = read_payload(Cap, entry.payload)
+            elif entry.kind == "overlap":
+                overlaps.add(frozenset({entry.population, read_payload(Overlap, entry.payload).other}))
             else:
                 run = follow(runs.get(entry.run_id or ""), entry)
                 runs[run.run_id] = run
-        except (ValueError, PrivacyRefusal) as error:  # pydantic's and json's errors are ValueErrors
+        except (ValueError, PrivacyRefusal) as error:  # pydantic's errors are ValueErrors
             raise VerificationFailed(f"ledger entry {entry.seq} does not fit those before it") from error
-    return Books(runs=runs, caps=caps)
+    return Books(runs=runs, caps=caps, overlaps=frozenset(overlaps))
+
+
+def little_left(population: str) -> str:
+    """What to tell people when `runs_left` is 0."""
+    return f"population {population!r}: what is left under its cap does not suffice for another run like the latest"
 
 
 def format_epsilon(epsilon: float) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 from synth.errors import VerificationFailed
@@ -18,15 +19,16 @@ from synth.files import canonical_json
 
 GENESIS = hashlib.sha256(b"synth ledger 1").hexdigest()
 
-Kind = Literal["reserve", "spend", "settle", "void", "cap"]
+Kind = Literal["reserve", "spend", "settle", "void", "cap", "overlap"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+REMEMBERED = 1 << 16  # hashes; one entry and its hash take about 2 kB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One line of the ledger.
 
-    `time` is UTC in ISO 8601, whole seconds. `dataset` and `run_id` are None for a cap.
+    `time` is UTC in ISO 8601, whole seconds. `dataset` and `run_id` are None for a cap or an overlap.
     `hash` is empty until the entry is sealed.
     """
 
@@ -42,13 +44,19 @@ class Entry:
 
     def fingerprint(self) -> str:
         """Lower-case hex SHA-256 over the canonical JSON of every field but `hash`."""
-        fields = asdict(self)
-        del fields["hash"]
-        return hashlib.sha256(canonical_json(fields)).hexdigest()
+        return _fingerprint(replace(self, hash="") if self.hash else self)
 
     def sealed(self) -> Entry:
         """The same entry, with its hash."""
         return replace(self, hash=self.fingerprint())
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _fingerprint(entry: Entry) -> str:
+    # Every check compares every field of every entry with what is stored now; only the hashing is not repeated.
+    fields = asdict(entry)
+    del fields["hash"]
+    return hashlib.sha256(canonical_json(fields)).hexdigest()
 
 
 def head_of(entries: Iterable[Entry]) -> str:

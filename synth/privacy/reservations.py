@@ -1,4 +1,4 @@
-"""What the ledger's entries say: caps, and reservations with the steps that may follow them.
+"""What the ledger's entries say: caps, overlaps, and reservations with the steps that may follow them.
 
     reserve ─┬─ spend … spend ─┬─ settle      charged in full
              │                 └─ (nothing)   open: charged in full, also after a crash
@@ -10,10 +10,10 @@ one was never written by this software).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,8 @@ from synth.files import canonical_json
 from synth.privacy.accounting import MAX_EPSILON, compose_mu, epsilon_of
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger_chain import Entry
+
+REMEMBERED = 1 << 14  # payloads; each is read again and again, and never changes
 
 
 class _Payload(BaseModel):
@@ -56,9 +58,27 @@ class Cap(_Payload):
     delta: float = Field(gt=0, lt=1)
 
 
+class Overlap(_Payload):
+    """People of the entry's population may be in `other` too. Cannot be taken back."""
+
+    other: str = Field(min_length=1)
+
+
+P = TypeVar("P", bound=_Payload)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def read_payload(kind: type[P], text: str) -> P:
+    """The payload that a canonical JSON text holds. Raises ValueError for any other text."""
+    return kind.model_validate_json(text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """One run's claim on a population's budget. `time` is UTC, ISO 8601."""
+    """One run's claim on a population's budget. `time` is UTC, ISO 8601.
+
+    `runs_left` is known right after reserving: how many more runs like this one fit under the cap; None without a cap.
+    """
 
     run_id: str
     population: str
@@ -68,6 +88,7 @@ class Reservation:
     events: tuple[GaussianEvent, ...]
     spent: tuple[GaussianEvent, ...] = ()
     state: Literal["open", "settled", "void"] = "open"
+    runs_left: int | None = None
 
     @property
     def charged(self) -> bool:
@@ -88,11 +109,10 @@ class Reservation:
 def follow(run: Reservation | None, entry: Entry) -> Reservation:
     """The reservation as this entry leaves it. Raises PrivacyRefusal when the entry may not follow."""
     name = f"run {entry.run_id!r}"
-    content = json.loads(entry.payload)
     if entry.kind == "reserve":
         if run is not None:
             raise PrivacyRefusal(f"{name} is in the ledger already; a retry takes a new run id")
-        return _reserved(entry, ReservePayload.model_validate(content))
+        return _reserved(entry, read_payload(ReservePayload, entry.payload))
     if run is None:
         raise PrivacyRefusal(f"{name} has no reservation; reserve before the first private read")
     if (entry.population, entry.dataset) != (run.population, run.dataset):
@@ -100,8 +120,8 @@ def follow(run: Reservation | None, entry: Entry) -> Reservation:
     if run.state != "open":
         raise PrivacyRefusal(f"{name} is {run.state}; nothing can follow, start a new run")
     if entry.kind == "spend":
-        return _spent(run, SpendPayload.model_validate(content).event)
-    EndPayload.model_validate(content)
+        return _spent(run, read_payload(SpendPayload, entry.payload).event)
+    read_payload(EndPayload, entry.payload)
     if entry.kind == "settle":
         return replace(run, state="settled")
     if entry.kind != "void":

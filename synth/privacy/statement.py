@@ -20,8 +20,7 @@ def not_covered(schema: Schema) -> tuple[str, ...]:
         "That the data exist and that a run was made at this time. A run that fails before its first noise draw is "
         "charged nothing, and that it failed can be seen by whoever operates it.",
         "Time, memory and file sizes observed on the machine during the run; nothing of them is published.",
-        "People with several rows: the schema says that each person has one row. If that is wrong, a person is "
-        "protected only as well as a group of that many rows.",
+        _several_rows(schema),
         "How the source was drawn: the unit is counted in rows that reach the software, so a query, a join or a filter "
         "in front of it is the steward's assertion.",
     ]
@@ -34,3 +33,15 @@ def not_covered(schema: Schema) -> tuple[str, ...]:
             f"{', '.join(refused)}: the schema asks to refuse the run in that case, and its operator sees it."
         )
     return tuple(items)
+
+
+def _several_rows(schema: Schema) -> str:
+    if schema.person_column is None:
+        return (
+            "People with several rows: the schema says that each person has one row. If that is wrong, a person is "
+            "protected only as well as a group of that many rows."
+        )
+    return (
+        f"Who is one person: people are told apart by the column {schema.person_column}, as the steward declares. A "
+        "person under two of its values is protected only as well as two people. Rows without a value are left out."
+    )

@@ -14,6 +14,7 @@ MIN_BINS = 8
 MAX_BINS = 40
 PEOPLE_IN_PAIR_NOISE = 1.0
 MASS_IN_NOISE = 3.0
+STANDS_OUT = 1.5
 RARE_IN_NOISE = 3.0
 NEIGHBOURS = 6
 
@@ -65,8 +66,7 @@ def _stands_out(cells: FloatArray, width: FloatArray, noise: float) -> npt.NDArr
     around = np.lib.stride_tricks.sliding_window_view(density, 2 * NEIGHBOURS + 1)
     around = np.delete(around, NEIGHBOURS, axis=1)
     expected = np.nanmedian(around, axis=1) * width if len(cells) > 1 else np.zeros(len(cells))
-    # The threshold grows with the number of cells, so that noise alone seldom makes a bin.
-    return cells - expected > noise * (math.sqrt(2 * math.log(max(len(cells), 2))) + 1)
+    return cells - expected > STANDS_OUT * noise
 
 
 def _target_mass(cells: FloatArray, most: int, noise: float) -> float:

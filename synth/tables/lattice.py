@@ -53,7 +53,7 @@ class Lattice:
         """Cell boundaries, ascending; cell i holds positions in [edges[i], edges[i+1])."""
         end = self.high + 1 if self.whole else np.nextafter(self.high, np.inf)
         if self.count <= MAX_EXACT_CELLS:
-            return np.arange(self.low, end + 1)
+            return self.low + np.arange(self.count + 1)
         if self.low == self.high:
             return np.array([self.low, end])
         span = end - self.low
@@ -97,7 +97,9 @@ class Lattice:
                 if self.count > MAX_SINGLES
                 else 1.0
             )
-        return 10.0 ** math.ceil(math.log10(max(self.high - self.low, 1e-300) / MAX_SINGLES))
+        # Not finer than doubles near the bounds can tell apart.
+        finest = max(abs(self.low), abs(self.high)) * 2.0**-50
+        return 10.0 ** math.ceil(math.log10(max((self.high - self.low) / MAX_SINGLES, finest, 1e-300)))
 
     @property
     def singles(self) -> int:
@@ -108,9 +110,7 @@ class Lattice:
 
     def single_of(self, positions: FloatArray) -> IntArray:
         """Index among the single positions, or -1 for a position between them."""
-        steps = positions / self.single_step
-        nearest = np.round(steps)
-        on = np.abs(steps - nearest) <= 1e-9 * np.maximum(1.0, np.abs(steps))
+        nearest, on = _nearest(positions, self.single_step)
         index = nearest - math.ceil(self.low / self.single_step)
         return np.where(on & (index >= 0) & (index < self.singles), index, -1).astype(np.int64)
 
@@ -122,10 +122,16 @@ class Lattice:
         """Index of the coarsest unit that divides each position; len(units) when none does; -1 for zero."""
         out = np.full(len(positions), len(self.units), dtype=np.int64)
         for i in reversed(range(len(self.units))):
-            steps = positions / self.units[i]
-            out[np.abs(steps - np.round(steps)) <= 1e-9 * np.maximum(1.0, np.abs(steps))] = i
+            out[_nearest(positions, self.units[i])[1]] = i
         out[positions == 0] = -1
         return out
+
+
+def _nearest(positions: FloatArray, step: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The nearest number of steps of each position, and which positions are whole steps but for rounding."""
+    steps = positions / step
+    nearest = np.round(steps)
+    return nearest, np.abs(steps - nearest) <= np.minimum(1e-9 + 1e-15 * np.abs(steps), 0.01)
 
 
 def multiples(count: FloatArray, step: float) -> FloatArray:

@@ -84,7 +84,9 @@ def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
     return Layout(columns=others, target=target, classes=codec.size, cut_target=False)
 
 
-def plan_of(layout: Layout, codecs: Mapping[str, Codec], *, epsilon: float, delta: float) -> TablePlan:
+def plan_of(
+    layout: Layout, codecs: Mapping[str, Codec], *, epsilon: float, delta: float, max_rows_per_person: int = 1
+) -> TablePlan:
     """The releases of a run, fixed from schema and config before the first read."""
     return plan_table(
         epsilon=epsilon,
@@ -95,6 +97,7 @@ def plan_of(layout: Layout, codecs: Mapping[str, Codec], *, epsilon: float, delt
         candidate_pairs=len(layout.pairs),
         classes_known=not layout.cut_target,
         pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
+        max_rows_per_person=max_rows_per_person,
     )
 
 
@@ -269,7 +272,8 @@ class Measurer:
         mu = self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class
         if mu is None:
             return 0.0
-        return math.sqrt(min(len(self._layout.pairs), budget.MAX_PAIRS_WITHOUT_SCORES)) / mu
+        pairs = min(len(self._layout.pairs), budget.MAX_PAIRS_WITHOUT_SCORES)
+        return self._plan.max_rows_per_person * math.sqrt(pairs) / mu
 
     def _one_way(self, fine: Measurements) -> Measurements:
         """Release 2: histograms of the bins within classes, and better class sizes."""
@@ -331,7 +335,7 @@ class Measurer:
         self._charge(budget.PAIR_SCORES)
         noised = self._noise.add_to(scores, SCORE_UNIT * score_noise) / SCORE_UNIT
         sampling = np.array([np.minimum(np.sqrt(2 * e / math.pi), 2 * e).sum() for e in expected.values()])
-        mu = self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class or 1.0
+        mu = (self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class or 1.0) / self._plan.max_rows_per_person
         cells = np.array([e.size for e in expected.values()], dtype=np.float64)
         chosen = choose_pairs(noised - sampling, cells, mu)
         return tuple(self._layout.pairs[i] for i in chosen)
@@ -350,7 +354,7 @@ class Measurer:
                 continue
             self._charge(name)
             for p in pairs:
-                scale = math.sqrt(total / weight[p]) / mu
+                scale = self._plan.max_rows_per_person * math.sqrt(total / weight[p]) / mu
                 if name == budget.PAIRS_BY_CLASS:
                     noised = self._noise.add_to(exact[p], scale)
                     tables[p] = replace(tables[p], by_class=noised, by_class_noise=scale)

@@ -50,7 +50,7 @@ def plan_columns(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
         pair_noise = None
         if layout.pairs:
             mu = plan.mu_pairs_summed or (plan.mu_pairs_by_class or 0.0) / math.sqrt(layout.classes)
-            pair_noise = math.sqrt(total / float(pair_weight(sizes[name] ** 2))) / mu
+            pair_noise = plan.max_rows_per_person * math.sqrt(total / float(pair_weight(sizes[name] ** 2))) / mu
         kind = codecs[name].column.kind
         out.append(ColumnPlan(name, kind, codecs[name].size, sizes[name], noise, pair_noise))
     return out

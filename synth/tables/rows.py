@@ -108,12 +108,11 @@ def point_weights(model: TableModel, conditions: tuple[Condition, ...]) -> Float
         if condition.column == model.target and condition.column not in model.encoding.names:
             logs[np.arange(classes) != model.class_of_cell[condition.cell]] = -np.inf
             continue
-        decoder = model.decoders[condition.column]
-        bin_ = int(decoder.bin_of_cell[condition.cell])
+        # The value's share of its bin is the same at every point, so it cancels; it may be zero after denoising.
+        bin_ = int(model.decoders[condition.column].bin_of_cell[condition.cell])
         place = model.encoding.place(condition.column).start + bin_
         with np.errstate(divide="ignore"):
             logs += np.log(model.shares[:, :, place].astype(np.float64))
-            logs += np.log(decoder.share[condition.cell])
     best = logs.max()
     if not np.isfinite(best):
         raise UserError("--where: the model holds no such rows (the values are each known, but never together)")

@@ -187,6 +187,33 @@ def test_cap(run: Budget, tmp_path: Path) -> None:
     assert (tmp_path / "made" / "ledger.db").is_file()
 
 
+def test_overlap(run: Budget, used: str) -> None:
+    code, out, _ = run("overlap", "patients", "[b]staff", "--ledger", used)
+    assert code == 0
+    assert out.count("their runs count here too") == 2
+    assert "set on patients" in out  # whose cap now binds [b]staff as well
+    facts = json.loads(run("show", "[b]staff", "--ledger", used, "--json").out)
+    assert (facts["overlaps"], facts["capped_population"], facts["cap"]) == (["patients"], "patients", 3)
+    assert facts["charged_runs"] == ["first", "second", "fourth"]
+    assert "overlaps [b]staff" in run("history", "--ledger", used).out
+    code, _, err = run("overlap", "[b]staff", "patients", "--ledger", used)
+    assert (code, "declared already" in err) == (2, True)
+
+
+def test_a_line_warns_when_little_is_left(run: Budget, used: str) -> None:
+    assert run("cap", "patients", "1.6", "--ledger", used).err.count("\n") == 1
+    for arguments in (("show",), ("show", "patients"), ("show", "patients", "--json")):
+        code, out, err = run(*arguments, "--ledger", used)
+        assert code == 0 and out
+        assert err == (
+            "warning: population 'patients': what is left under its cap does not suffice for another run "
+            "like the latest\n"
+        )
+    assert json.loads(run("show", "patients", "--ledger", used, "--json").out)["runs_left"] == 0
+    run("cap", "patients", "3", "--ledger", used)
+    assert run("show", "--ledger", used).err == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -199,7 +226,13 @@ def test_cap(run: Budget, tmp_path: Path) -> None:
         ("cap", " ", "1"),
         ("show", "--ledger", "ledger.db"),
         ("show", "--ledger", ""),
-        ("show", "--ledger", "postgresql://ada:hunter2@host/db"),
+        ("show", "--ledger", "postgresql://ada:hunter2@127.0.0.1:1/db"),
+        ("show", "--ledger", "mysql://ada:hunter2@127.0.0.1:1/db"),
+        ("overlap", "patients", "patients"),
+        ("overlap", "patients"),
+        ("backup", "used.db/file"),
+        ("restore", "nowhere.json"),
+        ("verify", "--bundle", "nowhere"),
         ("spend",),
     ],
 )
@@ -261,14 +294,14 @@ class TestWhichLedger:
         (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00")
         assert run("show", "patients").code == 0
 
-    def test_a_database_of_another_kind_in_run_yaml_is_not_replaced(self, run: Budget, tmp_path: Path) -> None:
-        (tmp_path / "run.yaml").write_text("ledger: {url: 'postgresql://ada:hunter2@host/db'}\n")
+    def test_a_database_that_cannot_be_reached_is_not_replaced(self, run: Budget, tmp_path: Path) -> None:
+        (tmp_path / "run.yaml").write_text("ledger: {url: 'postgresql://ada:hunter2@127.0.0.1:1/db'}\n")
         outcome = run("show")
         assert outcome.code == 2
         assert "hunter2" not in outcome.err
 
 
-@pytest.mark.parametrize("command", ["show", "history", "verify", "export", "cap"])
+@pytest.mark.parametrize("command", ["show", "history", "verify", "export", "cap", "overlap", "backup", "restore"])
 def test_help_teaches(run: Budget, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0

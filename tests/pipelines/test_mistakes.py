@@ -172,9 +172,9 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         "not offered by this version",
     ),
     "images as source": (_set("source", to={"folder": "scans", "labels": "l.csv"}), "not offered by this version"),
-    "a PostgreSQL ledger": (_set("ledger", "url", to="postgresql://ada:hunter2@host/db"), "SQL"),
+    "a PostgreSQL ledger that is not there": (_set("ledger", "url", to="postgresql://ada:hunter2@127.0.0.1:1/db"), "SQL"),
     "a person column": (_declare(privacy_unit="patient_nbr"), "not offered by this version"),
-    "several rows a person": (_declare(max_rows_per_person=3), "does not offer"),
+    "several rows a person": (_declare(max_rows_per_person=3), "person column"),
     "rules": (_declare(rules=["age > 3"]), "not offered by this version"),
     "images": (_declare(kind="image"), "not offered by this version"),
     "estimated bounds": (_column("age", bounds="estimate"), "not offered by this version"),
@@ -384,7 +384,7 @@ def test_secrets_of_the_environment_are_not_repeated(clinic: Any, synth: Any, mo
     _set("synthesizer", "steps", to="${WARD_SECRET}")(clinic)
     refused(synth("run", clinic.run_yaml), 2, "synthesizer.steps")
     _set("synthesizer", "steps", to=20)(clinic)
-    _set("ledger", "url", to="postgresql://${WARD_SECRET}@host/db")(clinic)
+    _set("ledger", "url", to="postgresql://${WARD_SECRET}@127.0.0.1:1/db")(clinic)
     refused(synth("run", clinic.run_yaml), 2, "SQL")
 
 

@@ -1,15 +1,21 @@
-"""Schemas and tables in a few words."""
+"""Schemas in a few words, and a toy run: people as text, and a stand-in for the noise that keeps every exact vector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
+from synth.privacy.noise import NoiseSource
 from synth.schema import Schema, parse_schema
+from synth.tables.codec import codecs_of
+from synth.tables.measure import Measurements, Measurer, layout_of, plan_of
 
 # Time is the machine's, not the code's: a slow minute must not fail a property.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,3 +61,91 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return place
+
+
+Person = tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One noised vector: the event it was charged to, what was exact, and what went out."""
+
+    event: str
+    exact: np.ndarray
+    noise_scale: float
+    answer: np.ndarray
+
+
+@dataclass
+class Recorder(NoiseSource):
+    """Keeps what it is asked to noise. With `answers` it gives those out again instead of drawing.
+
+    Two runs with the same answers have released the same outputs so far, so that everything they choose from them
+    (classes, bins, expected tables, pairs) is the same and only the exact vectors can differ.
+    """
+
+    answers: Sequence[np.ndarray] | None = None
+    seed: int = 0
+    releases: list[Release] = field(default_factory=list)
+    log: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def charge(self, event: str) -> None:
+        self.log.append(("charge", event))
+
+    def add_to(self, exact: np.ndarray, noise_scale: float) -> np.ndarray:
+        assert self.log, "a draw before anything was charged"
+        event = self.log[-1][1]
+        self.log.append(("draw", event))
+        if self.answers is None:
+            answer = exact + np.round(noise_scale * self.rng.standard_normal(exact.shape), 6)
+        else:
+            answer = self.answers[len(self.releases)]
+            assert answer.shape == exact.shape, "the shape of a release follows the data"
+        self.releases.append(Release(event, exact.copy(), noise_scale, answer))
+        return answer
+
+
+class ToyRun:
+    """The measured half of a run, on people whose cells are all text, as in a CSV file."""
+
+    def __init__(self, schema: Schema, *, epsilon: float, delta: float = 1e-5, max_rows_per_person: int = 1) -> None:
+        self.schema, self.codecs = schema, codecs_of(schema)
+        self.layout = layout_of(schema, self.codecs)
+        self.plan = plan_of(
+            self.layout, self.codecs, epsilon=epsilon, delta=delta, max_rows_per_person=max_rows_per_person
+        )
+        self.keys = [block.key for codec in self.codecs.values() for block in codec.blocks]
+
+    def codes_of(self, person: Person, identity: int) -> dict[str, int]:
+        """A person's codes; `identity` fixes the random level of a cell that has none, whoever else is there."""
+        rng = np.random.default_rng([11, identity])
+        codes: dict[str, int] = {}
+        for codec, cell in zip(self.codecs.values(), person, strict=True):
+            encoded = codec.encode(pa.array([cell], pa.string()), rng)
+            codes |= {key: int(code[0]) for key, code in encoded.codes.items()}
+        return codes
+
+    def measure(
+        self, people: Sequence[dict[str, int]], *, answers: Sequence[np.ndarray] | None = None, seed: int = 0
+    ) -> tuple[Recorder, Measurements]:
+        """All releases of a run on these people's codes."""
+        recorder = Recorder(answers=answers, seed=seed)
+        batch = {key: np.array([codes[key] for codes in people], dtype=np.int32) for key in self.keys}
+        measurer = Measurer(
+            read=lambda keys: iter([{key: batch[key] for key in keys}]),
+            codecs=self.codecs,
+            layout=self.layout,
+            plan=self.plan,
+            noise=recorder,
+            charge=recorder.charge,
+            public_rows=None if self.schema.row_count == "private" else int(self.schema.row_count),
+        )
+        return recorder, measurer.measure()
+
+
+@pytest.fixture(scope="session")
+def toy_run() -> type[ToyRun]:
+    return ToyRun

@@ -83,6 +83,13 @@ class TestTheContract:
             "confirmed",
         )
 
+    def test_a_person_column(self) -> None:
+        raw = {"dataset": "toy", "privacy_unit": "who", "max_rows_per_person": 3.0}
+        schema = parse_schema({**raw, "columns": [{"name": "who", "kind": "id"}, BOOLEAN]}, file="schema.yaml")
+        assert (schema.person_column, schema.max_rows_per_person) == ("who", 3)
+        assert [column.name for column in schema.learned_columns] == ["a"]
+        assert parse_schema({"dataset": "toy", "columns": [BOOLEAN]}, file="schema.yaml").person_column is None
+
     def test_survives_its_own_json(self, schema_of: SchemaOf) -> None:
         names = ("age", "income", "weight", "city", "stage", "dose", "died", "smoker", "admitted", "seen", "number")
         schema = schema_of(*names, target="died", row_count=9)
@@ -212,6 +219,12 @@ class TestMistakes:
             ({"row_count": 10**15}, "row_count: should be less than or equal to"),
             ({"target": "aa"}, "target: aa is not a declared column (did you mean a?)"),
             ({"target": 3}, "target: should be a valid string"),
+            ({"privacy_unit": "aa"}, "privacy_unit: aa is neither `row` nor a declared column (did you mean a?)"),
+            ({"privacy_unit": "a"}, "privacy_unit: column a tells people apart, so its kind is id"),
+            ({"privacy_unit": None}, "privacy_unit: should be a valid string"),
+            ({"max_rows_per_person": 3}, "max_rows_per_person: above 1 needs the person column"),
+            ({"max_rows_per_person": 0}, "max_rows_per_person: should be greater than or equal to 1"),
+            ({"max_rows_per_person": True}, "max_rows_per_person: should be a number, not true or false"),
             ({"columns": [BOOLEAN, BOOLEAN]}, "column a: declared twice"),
             ({"columns": [{"name": "a", "kind": "id"}]}, "columns: only ids are declared"),
             ({"columns": [BOOLEAN, {"name": "i", "kind": "id"}], "target": "i"}, "target: an id column cannot be"),
@@ -257,8 +270,6 @@ class TestRefusals:
         [
             ({"kind": "image"}, "images"),
             ({"image": {"height": 8}}, "images"),
-            ({"privacy_unit": "patient"}, "a person column as privacy_unit"),
-            ({"max_rows_per_person": 3}, "max_rows_per_person above 1"),
             ({"rules": ["a >= b"]}, "rules between columns"),
             ({"columns": [{**INTEGER, "bounds": "estimate"}]}, "column a: `bounds: estimate`"),
         ],

@@ -32,6 +32,7 @@ SHAPES = st.fixed_dictionaries(
         "candidate_pairs": st.integers(0, 5000),
         "classes_known": st.booleans(),
         "pairs_by_class": st.booleans(),
+        "max_rows_per_person": st.integers(1, 1000),
     }
 )
 PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
@@ -70,8 +71,18 @@ class TestTheWholeBudget:
 
     def test_it_follows_from_config_and_schema_alone(self) -> None:
         public = {"epsilon", "delta", "histograms", "detail_blocks", "detail_weight", "candidate_pairs"}
-        assert set(inspect.signature(plan_table).parameters) == public | {"classes_known", "pairs_by_class"}
+        public |= {"classes_known", "pairs_by_class", "max_rows_per_person"}
+        assert set(inspect.signature(plan_table).parameters) == public
         assert planned() == planned()
+
+    @given(SHAPES, st.integers(2, 50))
+    def test_a_persons_rows_multiply_what_is_counted_in_rows(self, shape: dict[str, Any], m: int) -> None:
+        one, many = (plan_table(**(shape | {"max_rows_per_person": rows})) for rows in (1, m))
+        for first, second in zip(one.events, many.events, strict=True):
+            # Pair tables are stated in units of their own noise.
+            factor = 1 if first.name in PAIRS else m
+            assert second.sensitivity == pytest.approx(factor * first.sensitivity)
+            assert second.noise_scale == pytest.approx(factor * first.noise_scale)
 
     @pytest.mark.parametrize(("epsilon", "delta"), [(0, DELTA), (-1, DELTA), (math.nan, DELTA), (1, 0), (1, 1)])
     def test_refuses_what_is_no_budget(self, epsilon: float, delta: float) -> None:

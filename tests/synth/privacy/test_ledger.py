@@ -1,22 +1,18 @@
-"""The ledger: a run's steps, the cap, races, crashes, tampering, and where the file lies."""
+"""The ledger, the same in every database: a run's steps, the cap, tampering, and what is stored."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
-import signal
 import sqlite3
-import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -63,13 +59,8 @@ def take(ledger: Ledger, kind: str, run_id: str, epsilon: float) -> None:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.db'}"
-
-
-@pytest.fixture
-def ledger(url: str) -> Ledger:
-    return Ledger.open(url)
+def ledger(ledger_url: str) -> Ledger:
+    return Ledger.open(ledger_url)
 
 
 class TestARunsSteps:
@@ -172,9 +163,9 @@ class TestARunsSteps:
         with pytest.raises(ValueError, match="events"):
             ledger.reserve(population=PEOPLE, dataset="d", run_id="a", events=[], delta=DELTA)
 
-    def test_times_are_utc_in_whole_seconds(self, url: str) -> None:
+    def test_times_are_utc_in_whole_seconds(self, ledger_url: str) -> None:
         noon = datetime(2025, 3, 1, 12, 0, 7, 999, tzinfo=timezone(timedelta(hours=2)))
-        ledger = Ledger.open(url, clock=lambda: noon)
+        ledger = Ledger.open(ledger_url, clock=lambda: noon)
         assert ledger.set_cap(PEOPLE, 1).time == "2025-03-01T10:00:07Z"
 
 
@@ -285,109 +276,35 @@ class TestCap:
             ledger.set_cap(PEOPLE, epsilon, delta)
 
 
-RACER = """
-import sys
-from synth.errors import BudgetExceeded
-from synth.privacy.events import GaussianEvent
-from synth.privacy.ledger import Ledger
-url, run_id, noise_scale = sys.argv[1:]
-print("ready", flush=True)
-sys.stdin.readline()
-event = GaussianEvent(name="r", sensitivity=1, replace_one_sensitivity=1, noise_scale=float(noise_scale))
-try:
-    Ledger.open(url).reserve(population="patients", dataset="d", run_id=run_id, events=[event], delta=1e-5)
-except BudgetExceeded as error:
-    sys.exit(error.exit_code)
-"""
-
-CRASH = """
-import os, signal, sys
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-from synth.privacy.events import GaussianEvent
-from synth.privacy.ledger import Ledger
-event = GaussianEvent(name="r", sensitivity=1, replace_one_sensitivity=1, noise_scale=3.73063)
-ledger = Ledger.open(sys.argv[1])
-ledger.reserve(population="patients", dataset="d", run_id="a", events=[event], delta=1e-5)
-if sys.argv[2] == "while appending":
-    Ledger.open(sys.argv[1], clock=die).spend("a", event)
-die()
-"""
+Raw = Callable[..., None]
 
 
-class TestManyProcesses:
-    @pytest.mark.parametrize("fresh", [False, True], ids=["capped", "racing to create the file"])
-    def test_of_eight_racers_only_those_that_fit_succeed(self, url: str, fresh: bool) -> None:
-        if not fresh:
-            Ledger.open(url).set_cap(PEOPLE, 1.84, DELTA)  # three runs of ε = 1 compose to 1.835
-        racers = [
-            subprocess.Popen(
-                [sys.executable, "-c", RACER, url, f"run {number}", repr(1 / mu_of(1, DELTA))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(8)
-        ]
-        for racer in racers:
-            assert racer.stdout is not None and racer.stdout.readline() == "ready\n"
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write("go\n")
-            racer.stdin.flush()
-        for racer in racers:
-            racer.communicate(timeout=120)
-        codes = sorted(racer.returncode for racer in racers)
-        assert codes == ([0] * 8 if fresh else [0] * 3 + [3] * 5)
-        ledger = Ledger.open(url)
-        budget = ledger.population(PEOPLE)
-        assert budget is not None
-        assert budget.candidates == (8 if fresh else 3)
-        assert ledger.verify_chain() == (8 if fresh else 4)
+@pytest.fixture
+def raw(ledger_url: str) -> Raw:
+    """Run statements on the bare database; with `unguarded`, after disarming the triggers."""
 
-    @pytest.mark.parametrize("moment", ["after reserve", "while appending"])
-    def test_a_killed_run_stays_charged(self, url: str, moment: str) -> None:
-        killed = subprocess.run([sys.executable, "-c", CRASH, url, moment], timeout=120, check=False)
-        assert killed.returncode == -signal.SIGKILL
-        budget = Ledger.open(url, create=False).population(PEOPLE)
-        assert budget is not None
-        assert budget.epsilon == pytest.approx(1, abs=1e-4)
-        assert [run.run_id for run in budget.open] == ["a"]
-        reserve(Ledger.open(url), "retry")
+    def sqlite(*statements: str, unguarded: bool = False) -> None:
+        with closing(sqlite3.connect(ledger_url.removeprefix("sqlite:///"), isolation_level=None)) as bare:
+            for name in ("entries_are_never_updated", "entries_are_never_deleted", "entries_are_only_appended"):
+                if unguarded:
+                    bare.execute(f"DROP TRIGGER {name}")
+            for statement in statements:
+                bare.execute(statement)
 
-    def test_another_process_blocks_no_reader(self, url: str, ledger: Ledger, tmp_path: Path) -> None:
-        reserve(ledger, "a")
-        with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            assert ledger.population(PEOPLE) is not None
-            other.execute("ROLLBACK")
+    def postgres(*statements: str, unguarded: bool = False) -> None:
+        with psycopg.connect(ledger_url, autocommit=True, options="-c search_path=synth_ledger") as bare:
+            if unguarded:
+                bare.execute("ALTER TABLE entries DISABLE TRIGGER ALL")
+            for statement in statements:
+                bare.execute(statement)
 
-    def test_waiting_ends_with_a_sentence(
-        self, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("synth.privacy.ledger_store.BUSY_TIMEOUT_SECONDS", 0.05)
-        with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(UserError, match="another process"):
-                reserve(ledger, "a")
-            other.execute("ROLLBACK")
-
-
-GUARDS = ("entries_are_never_updated", "entries_are_never_deleted", "entries_are_only_appended")
-
-
-def tamper(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        for guard in GUARDS:
-            raw.execute(f"DROP TRIGGER {guard}")
-        for statement in statements:
-            raw.execute(statement)
+    return sqlite if ledger_url.startswith("sqlite") else postgres
 
 
 class TestTampering:
-    @pytest.fixture
-    def path(self, tmp_path: Path, ledger: Ledger) -> Path:
-        """Six entries: reserve a, spend, settle, reserve b, void, cap."""
+    @pytest.fixture(autouse=True)
+    def six_entries(self, ledger: Ledger) -> None:
+        """Reserve a, spend, settle, reserve b, void, cap."""
         reserve(ledger, "a")
         ledger.spend("a", events_of(1)[0])
         ledger.settle("a")
@@ -395,7 +312,6 @@ class TestTampering:
         ledger.void("b")
         ledger.set_cap(PEOPLE, 4)
         assert ledger.verify_chain() == 6
-        return tmp_path / "ledger.db"
 
     @pytest.mark.parametrize(
         "statement",
@@ -404,18 +320,14 @@ class TestTampering:
             "UPDATE entries SET seq = seq",
             "DELETE FROM entries",
             "DELETE FROM entries WHERE seq = 6",
-            "INSERT OR REPLACE INTO entries"
-            " SELECT seq, time, population, dataset, run_id, kind, '{}', previous, hash FROM entries LIMIT 1",
+            "INSERT INTO entries SELECT * FROM entries WHERE seq = 1 ON CONFLICT (seq) DO UPDATE SET payload = '{}'",
             "INSERT INTO entries"
             " SELECT 9, time, population, dataset, run_id, kind, '{}', previous, hash FROM entries LIMIT 1",
         ],
     )
-    def test_the_table_only_grows_at_its_end(self, path: Path, ledger: Ledger, statement: str) -> None:
-        with (
-            closing(sqlite3.connect(path)) as raw,
-            pytest.raises(sqlite3.IntegrityError, match="append-only"),
-        ):
-            raw.execute(statement)
+    def test_the_table_only_grows_at_its_end(self, raw: Raw, ledger: Ledger, statement: str) -> None:
+        with pytest.raises((sqlite3.IntegrityError, psycopg.errors.RaiseException), match="append-only"):
+            raw(statement)
         assert ledger.verify_chain() == 6
 
     @pytest.mark.parametrize(
@@ -426,7 +338,7 @@ class TestTampering:
             (("UPDATE entries SET kind = 'void' WHERE seq = 3",), 3),
             (("UPDATE entries SET time = '2000-01-01T00:00:00Z' WHERE seq = 6",), 6),
             (("UPDATE entries SET dataset = NULL WHERE seq = 2",), 2),
-            (("UPDATE entries SET payload = x'00ff' WHERE seq = 5",), 5),
+            (("UPDATE entries SET run_id = 'b' WHERE seq = 3",), 3),
             (("UPDATE entries SET hash = previous WHERE seq = 2",), 2),
             (("UPDATE entries SET previous = hash WHERE seq = 3",), 3),
             (("DELETE FROM entries WHERE seq = 4",), 4),
@@ -444,9 +356,9 @@ class TestTampering:
         ],
     )
     def test_the_chain_names_the_first_bad_entry(
-        self, path: Path, ledger: Ledger, statements: tuple[str, ...], first_bad: int
+        self, raw: Raw, ledger: Ledger, statements: tuple[str, ...], first_bad: int
     ) -> None:
-        tamper(path, *statements)
+        raw(*statements, unguarded=True)
         for use in (
             ledger.verify_chain,
             ledger.populations,
@@ -458,26 +370,25 @@ class TestTampering:
             assert failed.value.exit_code == 4
         assert ledger.history()
 
-    def test_a_recomputed_chain_with_an_impossible_step_is_refused(self, path: Path, ledger: Ledger) -> None:
+    def test_a_recomputed_chain_with_an_impossible_step_is_refused(self, raw: Raw, ledger: Ledger) -> None:
         last = ledger.history()[-1]
         forged = replace(last, seq=7, kind="void", run_id="a", dataset="visits", payload="{}", previous=last.hash)
-        sealed = forged.sealed()
-        with closing(sqlite3.connect(path)) as raw, raw:
-            raw.execute("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?)", tuple(vars(sealed).values()))
+        values = ", ".join(f"'{value}'" for value in vars(forged.sealed()).values())
+        raw(f"INSERT INTO entries VALUES ({values})")
         with pytest.raises(VerificationFailed, match="ledger entry 7 "):
             ledger.verify_chain()
 
-    def test_a_cut_tail_shows_only_in_a_recorded_head(self, path: Path, ledger: Ledger) -> None:
+    def test_a_cut_tail_shows_only_in_a_recorded_head(self, raw: Raw, ledger: Ledger) -> None:
         recorded = ledger.head()
         earlier = ledger.history()[3].hash
         assert ledger.contains_head(recorded)
-        tamper(path, "DELETE FROM entries WHERE seq > 4")
+        raw("DELETE FROM entries WHERE seq > 4", unguarded=True)
         assert ledger.verify_chain() == 4
         assert not ledger.contains_head(recorded)
         assert ledger.contains_head(earlier)
         assert ledger.contains_head(GENESIS)
 
-    def test_an_export_lets_others_recompute_the_chain(self, path: Path, ledger: Ledger) -> None:
+    def test_an_export_lets_others_recompute_the_chain(self, ledger: Ledger) -> None:
         previous = GENESIS
         for row in ledger.export():
             stated = row.pop("hash")
@@ -489,93 +400,29 @@ class TestTampering:
         assert previous == ledger.head()
         assert ledger.export("nobody") == []
 
-    def test_a_removed_table_is_noticed(self, path: Path, ledger: Ledger) -> None:
-        tamper(path, "ALTER TABLE entries RENAME TO gone")
+    def test_a_removed_table_is_noticed(self, raw: Raw, ledger: Ledger) -> None:
+        raw("ALTER TABLE entries RENAME TO gone", unguarded=True)
         with pytest.raises(VerificationFailed, match="removed"):
             ledger.verify_chain()
 
-    def test_a_file_emptied_or_gone_is_no_fresh_start(self, path: Path, ledger: Ledger) -> None:
-        path.write_bytes(b"")
-        with pytest.raises(UserError, match="put the real one back"):
-            reserve(ledger, "c")
-        path.unlink()
-        with pytest.raises(UserError, match="put the real one back"):
-            reserve(ledger, "c")
-        assert not path.exists()
+    def test_only_the_entry_that_ends_the_run_is_its_head(self, ledger: Ledger) -> None:
+        settled = ledger.history()[2].hash
+        assert ledger.settled_at(settled, population=PEOPLE, run_id="a")
+        assert not ledger.settled_at(settled, population=PEOPLE, run_id="b")
+        assert not ledger.settled_at(settled, population="others", run_id="a")
+        assert not ledger.settled_at(ledger.history()[0].hash, population=PEOPLE, run_id="a")
+        assert not ledger.settled_at(GENESIS, population=PEOPLE, run_id="a")
+
+    def test_what_was_verified_once_is_still_compared(self, raw: Raw, ledger: Ledger) -> None:
+        """Hashes are remembered within a process; a change between two calls shows all the same."""
+        for statement in ("UPDATE entries SET payload = replace(payload, '1', '2') WHERE seq = 1",):
+            ledger.verify_chain()
+            raw(statement, unguarded=True)
+            with pytest.raises(VerificationFailed, match="ledger entry 1 "):
+                ledger.population(PEOPLE)
 
 
-class TestTheFile:
-    def test_it_and_its_folders_are_private(self, tmp_path: Path) -> None:
-        old = os.umask(0)
-        try:
-            ledger = Ledger.open(f"sqlite:///{tmp_path}/new/deep/ledger.db")
-            reserve(ledger, "a")
-            with closing(sqlite3.connect(ledger.path, isolation_level=None)) as raw:
-                raw.execute("BEGIN IMMEDIATE")
-                raw.execute("CREATE TABLE while_it_is_written (x)")
-                modes = {stat.S_IMODE(file.stat().st_mode) for file in ledger.path.parent.iterdir()}
-                assert len(list(ledger.path.parent.iterdir())) == 2  # the database and its journal
-                raw.execute("ROLLBACK")
-        finally:
-            os.umask(old)
-        assert modes == {0o600}
-        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
-        assert stat.S_IMODE((tmp_path / "new" / "deep").stat().st_mode) == 0o700
-        assert [file.name for file in ledger.path.parent.iterdir()] == ["ledger.db"]
-
-    def test_reading_makes_no_file(self, tmp_path: Path) -> None:
-        ledger = Ledger.open(f"sqlite:///{tmp_path}/none/ledger.db", create=False)
-        assert ledger.population(PEOPLE) is None
-        assert ledger.populations() == ()
-        assert ledger.history() == ()
-        assert (ledger.head(), ledger.verify_chain()) == (GENESIS, 0)
-        ledger.refuse_if_over_cap(PEOPLE, events_of(100))
-        with pytest.raises(UserError, match="missing"):
-            reserve(ledger, "a")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_an_empty_file_is_an_empty_ledger(self, tmp_path: Path) -> None:
-        (tmp_path / "ledger.db").touch()
-        assert Ledger.open(f"sqlite:///{tmp_path}/ledger.db", create=False).populations() == ()
-        reserve(Ledger.open(f"sqlite:///{tmp_path}/ledger.db"), "a")
-
-    def test_a_path_with_odd_characters_is_a_path(self, tmp_path: Path) -> None:
-        name = "a b%20#ü;&.db"
-        reserve(Ledger.open(f"sqlite:///{tmp_path}/{name}"), "a")
-        assert [file.name for file in tmp_path.iterdir()] == [name]
-
-    @pytest.mark.parametrize("create", [True, False])
-    def test_what_is_no_ledger_is_refused_in_one_line(self, tmp_path: Path, create: bool) -> None:
-        (tmp_path / "folder").mkdir()
-        (tmp_path / "text").write_text("not a database, but long enough to have a header " * 40)
-        with closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
-            other.execute("CREATE TABLE entries (x)")
-        for name, why in (
-            ("folder", "is a folder"),
-            ("text", "not a database"),
-            ("other.db", "not a ledger"),
-        ):
-            with pytest.raises(UserError, match=why) as refused:
-                Ledger.open(f"sqlite:///{tmp_path / name}", create=create)
-            assert "\n" not in str(refused.value)
-
-    def test_a_file_as_folder_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(UserError, match="file that you may write"):
-            Ledger.open(f"sqlite:///{tmp_path}/file/ledger.db")
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-    def test_a_folder_without_permission_is_refused(self, tmp_path: Path) -> None:
-        tmp_path.chmod(0o500)
-        with pytest.raises(UserError, match="file that you may write"):
-            Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
-
-    def test_a_newer_layout_is_refused(self, tmp_path: Path, ledger: Ledger) -> None:
-        with closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
-            raw.execute("PRAGMA user_version = 2")
-        with pytest.raises(UserError, match="newer software"):
-            ledger.populations()
-
+class TestWhatIsStored:
     def test_nothing_but_names_and_scales_is_stored(self, ledger: Ledger) -> None:
         reserve(ledger, "a")
         payload = json.loads(ledger.history()[0].payload)
@@ -591,6 +438,20 @@ def test_epsilon_for_people(epsilon: float, text: str) -> None:
     assert format_epsilon(epsilon) == text
 
 
+@pytest.fixture
+def fresh_ledger(ledger_url: str, raw: Raw) -> Callable[[], Ledger]:
+    """A new, empty ledger at every call, in the same place."""
+
+    def make() -> Ledger:
+        if ledger_url.startswith("sqlite"):
+            Path(ledger_url.removeprefix("sqlite:///")).unlink(missing_ok=True)
+        else:
+            raw("DROP SCHEMA IF EXISTS synth_ledger CASCADE")
+        return Ledger.open(ledger_url)
+
+    return make
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["reserve", "spend", "settle", "void", "cap"]),
@@ -604,10 +465,10 @@ STEPS = st.lists(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_charged_mu_squared_is_the_sum_of_what_was_reserved_and_not_voided(
-    steps: list[tuple[str, int, float]], tmp_path_factory: pytest.TempPathFactory
+    steps: list[tuple[str, int, float]], fresh_ledger: Callable[[], Ledger]
 ) -> None:
     """A model of a few lines, told only which calls succeeded, agrees with the ledger after every step."""
-    ledger = Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('random') / 'ledger.db'}")
+    ledger = fresh_ledger()
     reserved: dict[str, float] = {}
     spent: set[str] = set()
     ended: set[str] = set()

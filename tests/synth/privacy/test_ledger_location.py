@@ -1,4 +1,4 @@
-"""Which ledger is meant, which file that is, and that no message repeats a URL."""
+"""Which ledger is meant, which database that is, and that no message repeats a URL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_nearest_word_wins() -> None:
 def test_a_relative_path_and_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert Ledger.open("sqlite:///~/a.db").path == tmp_path / "a.db"
+    assert Ledger.open("sqlite:///~/a.db").place == str(tmp_path / "a.db")
     Ledger.open("sqlite:///b.db")
     assert (tmp_path / "b.db").is_file()
 
@@ -31,16 +31,31 @@ def test_a_relative_path_and_the_home_folder(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://ada:hunter2@host/db",
-        "postgresql+psycopg://ada:hunter2@host:nonsense/db",
+        "postgres://ada:hunter2@host/db",
+        "postgresql+psycopg2://ada:hunter2@host/db",
         "mysql://ada:hunter2@host/db",
     ],
 )
 def test_other_databases_are_refused_without_repeating_the_url(url: str) -> None:
-    with pytest.raises(NotBuiltYet, match="SQLite only") as refused:
+    with pytest.raises(NotBuiltYet, match="write it as postgresql://user:password@host:5432/database") as refused:
         Ledger.open(url)
     assert refused.value.exit_code == 2
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:hunter2@host:nonsense/db",
+        "postgresql+psycopg://ada:hunter2@host",
+        "postgresql://ada:hunter2@host/d\nb",
+        "postgresql://ada:hun[ter2@host]:5/db",
+    ],
+)
+def test_a_broken_postgresql_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(UserError, match="names a database") as refused:
+        Ledger.open(url)
+    assert "hunter2" not in f"{refused.value} {refused.value.__cause__} {refused.value.__context__}"
 
 
 @pytest.mark.parametrize(

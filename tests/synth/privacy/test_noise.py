@@ -153,6 +153,23 @@ class TestNeverTheSameTwice:
         assert len(children) == 3
         assert len({value for drawn in children for value in drawn}) == 150
 
+    def test_key_and_counter_both_come_from_the_operating_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def drawn(*entropy: int) -> bytes:
+            fill = iter(entropy)
+            sizes.clear()
+
+            def urandom(size: int) -> bytes:
+                sizes.append(size)
+                return bytes([next(fill)]) * size
+
+            monkeypatch.setattr(noise.os, "urandom", urandom)
+            return NoiseSource().standard_normal(4).tobytes()
+
+        sizes: list[int] = []
+        assert len({drawn(1, 1), drawn(2, 1), drawn(1, 2)}) == 3
+        assert drawn(1, 1) == drawn(1, 1)
+        assert sizes == [32, 16]
+
     def test_no_seed_repeats_it(self) -> None:
         drawn = []
         for _ in range(2):

@@ -270,29 +270,30 @@ class TestMoments:
         assert encoded.outside == 4
 
 
+NUMBER = {"kind": "integer", "bounds": [10, 19]}
+VALUES = array(["5", "12", "99", "junk", None])
+
+
 class TestOutside:
     """Every rule for a value that its domain does not hold."""
 
-    NUMBER = {"kind": "integer", "bounds": [10, 19]}
-    VALUES = array(["5", "12", "99", "junk", None])
-
     def test_numbers_clip_and_what_is_no_number_becomes_missing(self) -> None:
-        encoded = codec(**self.NUMBER, nullable=True).encode(self.VALUES, RNG)
+        encoded = codec(**NUMBER, nullable=True).encode(VALUES, RNG)
         assert (encoded.codes["cells:a"].tolist(), encoded.outside) == ([0, 2, 9, 10, 10], 3)
 
     def test_missing(self) -> None:
-        encoded = codec(**self.NUMBER, nullable=True, outside="missing").encode(self.VALUES, RNG)
+        encoded = codec(**NUMBER, nullable=True, outside="missing").encode(VALUES, RNG)
         assert (encoded.codes["cells:a"].tolist(), encoded.outside) == ([10, 2, 10, 10, 10], 3)
 
     @pytest.mark.parametrize("values", [["5"], ["20"], ["junk"], ["inf"], [None]])
     def test_refuse(self, values: list[str | None]) -> None:
         with pytest.raises(InvalidSource, match="column a holds a value outside its declared domain") as caught:
-            codec(**self.NUMBER, outside="refuse").encode(array(values, pa.string()), RNG)
+            codec(**NUMBER, outside="refuse").encode(array(values, pa.string()), RNG)
         assert "junk" not in str(caught.value)
-        assert codec(**self.NUMBER, outside="refuse").encode(array(["10", "19"]), RNG).outside == 0
+        assert codec(**NUMBER, outside="refuse").encode(array(["10", "19"]), RNG).outside == 0
 
     def test_refuse_accepts_a_declared_null(self) -> None:
-        assert cells(codec(**self.NUMBER, outside="refuse", nullable=True), array([None, "12"])) == [10, 2]
+        assert cells(codec(**NUMBER, outside="refuse", nullable=True), array([None, "12"])) == [10, 2]
 
     @pytest.mark.parametrize(
         "column",

@@ -62,7 +62,7 @@ class TestEncode:
         lost = pa.record_batch({"age": pa.nulls(50, pa.int64()), "income": pa.nulls(50, pa.float64())})
         found = []
         for number in range(2):
-            np.random.seed(0)  # noqa: NPY002
+            np.random.seed(0)
             encode([lost], codecs, tmp_path / str(number))
             found.append(codes(tmp_path / str(number), "cells:age", "cells:income", "singles:income"))
         assert all(found[0][key] != found[1][key] for key in found[0])
@@ -110,9 +110,7 @@ def batches_of(rows: list[tuple[int, ...]], cut: int) -> list[dict[str, np.ndarr
     """The rows as two batches of codes."""
     keys = [*(f"cells:{name}" for name in COLUMNS), "singles:a"]
     parts = (rows[:cut], rows[cut:])
-    return [
-        {key: np.array([row[i] for row in part], dtype=np.int32) for i, key in enumerate(keys)} for part in parts
-    ]
+    return [{key: np.array([row[i] for row in part], dtype=np.int32) for i, key in enumerate(keys)} for part in parts]
 
 
 def lookup(bins: list[int]) -> np.ndarray:

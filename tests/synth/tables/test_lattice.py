@@ -95,6 +95,12 @@ class TestSingles:
         index = np.arange(grid.singles)
         assert np.array_equal(grid.single_of(grid.position_of_single(index)), index)
 
+    def test_far_from_zero_too(self) -> None:
+        grid = real(1e6, 1e6 + 100)
+        values = 1e6 + np.array([50.0, 50.5, 50 + grid.single_step / 3])
+        assert (grid.single_of(values) > 0).tolist() == [True, True, False]
+        assert grid.unit_of(values)[2] > grid.unit_of(values)[1] > grid.unit_of(values)[0]
+
     def test_a_value_between_them_is_none(self) -> None:
         grid = real(0, 100)
         assert grid.single_of(np.array([50.0, 50.0 + grid.single_step / 3]))[1] == NONE

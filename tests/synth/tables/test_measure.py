@@ -61,6 +61,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "sex": {"kind": "categorical", "categories": ["female", "male"]},
     "died": {"kind": "boolean", "nullable": True},
 }
+ROWS = 3
 EPSILONS = st.sampled_from([0.5, 3.0, 60.0])
 WIDE = tuple(f"flag{i}" for i in range(15))
 
@@ -85,10 +86,11 @@ TOYS: dict[str, tuple[tuple[str, ...], str | None]] = {
 
 @st.composite
 def neighbours(draw: st.DrawFn, names: Sequence[str]) -> tuple[list[Any], Any, Any]:
-    """A table with crowds in it, and two people who may join it."""
+    """A table with crowds in it, and the rows of two people who may join it: at most ROWS each, often all equal."""
     crowds = draw(st.lists(st.tuples(people_of(names), st.sampled_from([1, 1, 2, 40])), max_size=8))
     crowd = [person for person, size in crowds for _ in range(size)]
-    return crowd, draw(people_of(names)), draw(people_of(names))
+    rows = people_of(names).map(lambda row: [row] * ROWS) | st.lists(people_of(names), min_size=1, max_size=ROWS)
+    return crowd, draw(rows), draw(rows)
 
 
 class Twin:
@@ -130,27 +132,30 @@ class TestNobodyMovesMoreThanWasPaidFor:
     def test_on_a_toy_table(
         self, toy_run: Any, names: tuple[str, ...], target: str | None, data: st.DataObject
     ) -> None:
-        run = toy_run(toy_schema(names, target), epsilon=data.draw(EPSILONS))
-        self.check(run, *data.draw(neighbours(names)))
+        m = data.draw(st.sampled_from([1, ROWS]))
+        run = toy_run(toy_schema(names, target), epsilon=data.draw(EPSILONS), max_rows_per_person=m)
+        self.check(run, m, *data.draw(neighbours(names)))
 
     @pytest.mark.parametrize("target", [None, "died", "income"])
     @settings(max_examples=8)
     @given(data=st.data())
     def test_on_a_wide_table_with_scored_pairs(self, toy_run: Any, target: str | None, data: st.DataObject) -> None:
         names = (*WIDE, "died", "income")
-        run = toy_run(toy_schema(names, target), epsilon=data.draw(EPSILONS))
+        m = data.draw(st.sampled_from([1, ROWS]))
+        run = toy_run(toy_schema(names, target), epsilon=data.draw(EPSILONS), max_rows_per_person=m)
         assert run.plan.score_noise is not None
-        self.check(run, *data.draw(neighbours(names)))
+        self.check(run, m, *data.draw(neighbours(names)))
 
-    def check(self, run: Any, crowd: list[Any], one: Any, other: Any) -> None:
-        people = [run.codes_of(person, i) for i, person in enumerate(crowd)]
-        first, second = run.codes_of(one, 10_001), run.codes_of(other, 10_002)
+    def check(self, run: Any, m: int, crowd: list[Any], one: list[Any], other: list[Any]) -> None:
+        people = [run.codes_of(row, i) for i, row in enumerate(crowd)]
+        first = [run.codes_of(row, 10_000 + i) for i, row in enumerate(one[:m])]
+        second = [run.codes_of(row, 20_000 + i) for i, row in enumerate(other[:m])]
         events = {event.name: event for event in run.plan.events}
-        twin = Twin(run, [*people, first])
+        twin = Twin(run, [*people, *first])
         for near, limit in (
             (people, "sensitivity"),
-            ([*people, first, second], "sensitivity"),
-            ([*people, second], "replace_one_sensitivity"),
+            ([*people, *first, *second], "sensitivity"),
+            ([*people, *second], "replace_one_sensitivity"),
         ):
             spent = twin.spent(twin.moves(near))
             assert spent.keys() == events.keys()

@@ -1,0 +1,109 @@
+"""A real PostgreSQL for the tests: found, or installed where that is possible, started in a folder of its own, stopped.
+
+postgres        the url of an empty database, by password over loopback
+ledger_url      the url of a ledger that does not exist yet, once in SQLite and once in PostgreSQL
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PASSWORD = "correct-horse"
+CONFIGURED = ("-c", "fsync=off", "-c", "max_connections=150", "-c", "listen_addresses=127.0.0.1")
+
+
+def _programs() -> Path | None:
+    """The folder with initdb and pg_ctl, the newest if there are several."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    folders = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql@*/bin")]
+    usable = [folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()]
+    return max(usable, key=lambda folder: float(folder.parent.name.removeprefix("postgresql@")), default=None)
+
+
+def _install() -> None:
+    """Debian's package; a lock keeps parallel test processes from installing at once."""
+    with (Path(tempfile.gettempdir()) / "synth-tests-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _programs() is None:
+            quietly = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "check": True, "capture_output": True}
+            subprocess.run(["apt-get", "update"], **quietly)
+            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], **quietly)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a cluster in a folder of its own, as an unprivileged user; the url of its server, without a database."""
+    root = os.geteuid() == 0
+    if _programs() is None and root and shutil.which("apt-get"):
+        _install()
+    programs = _programs()
+    if programs is None:
+        if os.environ.get("CI"):
+            pytest.fail("no PostgreSQL here and none can be installed: initdb and pg_ctl are needed")
+        pytest.skip("no PostgreSQL here: install it so that initdb and pg_ctl are found")
+    owner = {}
+    if root:  # PostgreSQL refuses to run as root
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        owner = {"user": "postgres" if "postgres" in names else "nobody", "extra_groups": []}
+        owner["group"] = pwd.getpwnam(owner["user"]).pw_gid
+    folder = Path(tempfile.mkdtemp(prefix="synth-pg-"))
+    try:
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        if root:
+            for path in (folder, secret):
+                shutil.chown(path, owner["user"])
+        quietly = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 120, **owner}
+        made = ("-A", "scram-sha-256", "--pwfile", secret, "-U", "steward", "-E", "UTF8", "--locale=C", "--no-sync")
+        subprocess.run([programs / "initdb", "-D", folder / "data", *made], **quietly)
+        port = _start(programs, folder, quietly)
+        try:
+            yield f"postgresql://steward:{PASSWORD}@127.0.0.1:{port}"
+        finally:
+            subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **quietly)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(programs: Path, folder: Path, quietly: dict[str, object]) -> int:
+    """Start on a free port and return it; another process may take a port between the look and the start."""
+    for attempt in range(5):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = " ".join((*CONFIGURED, "-c", f"port={port}", "-c", f"unix_socket_directories={folder}"))
+        command = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start"]
+        if subprocess.run(command, **(quietly | {"check": attempt == 4})).returncode == 0:
+            return port
+    raise AssertionError("unreachable")
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The url of an empty database."""
+    import psycopg
+
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS ledger WITH (FORCE)")
+        connection.execute("CREATE DATABASE ledger")
+    return f"{postgres_server}/ledger"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The url of a ledger that does not exist yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    return str(request.getfixturevalue("postgres"))

@@ -1,0 +1,167 @@
+"""From noised histograms to bins: post-processing whose sums and sizes can be checked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from synth.tables.bins import (
+    MAX_BINS,
+    MIN_BINS,
+    binned,
+    merge_levels,
+    merge_ordered,
+    most_bins,
+    project_to_simplex,
+    shares_of,
+    spread_within_bins,
+)
+from synth.tables.denoise import denoise
+
+NOISED = arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e4, 1e4))
+MASS = arrays(np.float64, st.integers(2, 80), elements=st.integers(0, 10**6).map(lambda n: n / 100))
+
+
+class TestProjection:
+    @given(NOISED, st.floats(0.1, 1e6))
+    def test_is_a_histogram_of_the_given_total(self, values: np.ndarray, total: float) -> None:
+        projected = project_to_simplex(values, total)
+        assert (projected >= 0).all()
+        assert projected.sum() == pytest.approx(total, rel=1e-6)
+
+    @given(NOISED, st.floats(1, 1e4), st.integers(0, 2**32))
+    def test_no_other_histogram_is_nearer(self, values: np.ndarray, total: float, seed: int) -> None:
+        projected = project_to_simplex(values, total)
+        other = np.random.default_rng(seed).dirichlet(np.ones(len(values))) * total
+        assert np.linalg.norm(projected - values) <= np.linalg.norm(other - values) + 1e-6 * total
+
+    def test_by_hand(self) -> None:
+        assert project_to_simplex(np.array([3.0, 1.0, -5.0]), 4.0) == pytest.approx([3, 1, 0])
+        assert project_to_simplex(np.array([3.0, 1.0, -5.0]), 2.0) == pytest.approx([2, 0, 0])
+        assert project_to_simplex(np.array([0.0, 0.0]), 1.0) == pytest.approx([0.5, 0.5])
+
+    @pytest.mark.parametrize("total", [0.0, -1.0])
+    def test_refuses_an_empty_total(self, total: float) -> None:
+        with pytest.raises(ValueError, match="positive"):
+            project_to_simplex(np.ones(3), total)
+
+
+def is_a_lookup(bins: np.ndarray) -> bool:
+    return bins.dtype.kind == "i" and sorted(set(bins.tolist())) == list(range(int(bins.max()) + 1))
+
+
+class TestOrderedBins:
+    @given(MASS, st.floats(0.01, 100), st.booleans(), st.integers(MIN_BINS, MAX_BINS))
+    def test_are_runs_of_cells(self, mass: np.ndarray, noise: float, missing: bool, most: int) -> None:
+        bins = merge_ordered(mass, np.ones(len(mass)), noise, missing, most)
+        assert is_a_lookup(bins)
+        assert np.all(np.diff(bins) >= 0)
+        assert np.all(np.diff(bins) <= 1)
+        if missing:
+            assert (bins == bins[-1]).sum() == 1
+
+    def test_few_cells_stay_as_they_are(self) -> None:
+        bins = merge_ordered(np.full(5, 1000.0), np.ones(5), 1.0, False, 32)
+        assert bins.tolist() == [0, 1, 2, 3, 4]
+
+    def test_even_mass_makes_even_bins(self) -> None:
+        bins = merge_ordered(np.full(400, 100.0), np.ones(400), 1.0, False, 32)
+        sizes = np.bincount(bins)
+        assert 25 <= len(sizes) <= 45
+        assert sizes.max() <= 2 * sizes.min() + 1
+
+    def test_a_heavy_value_stays_nearly_alone(self) -> None:
+        mass = np.full(400, 10.0)
+        mass[137] = 5000.0
+        bins = merge_ordered(mass, np.ones(400), 1.0, False, 32)
+        # Crumbs beside it may join it, nothing that counts.
+        assert mass[bins == bins[137]].sum() < 1.02 * 5000
+
+    def test_so_does_one_that_stands_out_of_its_surroundings(self) -> None:
+        mass = np.full(400, 100.0)
+        mass[50] = 220.0
+        bins = merge_ordered(mass, np.ones(400), 5.0, False, 32)
+        assert (bins == bins[50]).sum() == 1
+
+    def test_much_noise_makes_fewer_bins(self) -> None:
+        mass = np.full(400, 100.0)
+        few, many = (len(np.bincount(merge_ordered(mass, np.ones(400), n, False, 32))) for n in (3000.0, 1.0))
+        assert few < many
+
+    @pytest.mark.parametrize(("people", "pair_noise"), [(1.0, 1e6), (1e9, 1.0), (1e4, 0.0), (30_000, 60)])
+    def test_their_number_is_bounded(self, people: float, pair_noise: float) -> None:
+        assert MIN_BINS <= most_bins(people, pair_noise) <= MAX_BINS
+
+    def test_it_grows_with_people_and_falls_with_noise(self) -> None:
+        assert most_bins(1000, 10) <= most_bins(30_000, 10) <= most_bins(30_000, 5)
+
+
+class TestLevelBins:
+    @given(MASS, st.floats(0.01, 1e3), st.booleans())
+    def test_are_levels_alone_or_the_rare_together(self, mass: np.ndarray, noise: float, missing: bool) -> None:
+        bins = merge_levels(mass, noise, missing)
+        assert is_a_lookup(bins)
+        shared = [b for b, size in enumerate(np.bincount(bins)) if size > 1]
+        assert len(shared) <= 1
+        if missing:
+            assert (bins == bins[-1]).sum() == 1
+
+    def test_by_hand(self) -> None:
+        assert merge_levels(np.array([50.0, 1, 60, 2, 5]), 1.0, True).tolist() == [0, 2, 1, 2, 3]
+        assert merge_levels(np.array([50.0, 1, 60]), 1.0, False).tolist() == [0, 1, 2]
+        assert merge_levels(np.array([1.0, 2]), 5.0, False).tolist() == [0, 0]
+
+
+class TestSharesWithinBins:
+    @given(MASS, st.data())
+    def test_sum_to_one(self, mass: np.ndarray, data: st.DataObject) -> None:
+        raw = data.draw(st.lists(st.integers(0, 4), min_size=len(mass), max_size=len(mass)))
+        bins = np.unique(raw, return_inverse=True)[1]
+        noise = data.draw(st.floats(0.01, 1e3))
+        for share in (spread_within_bins(mass - 5, bins, np.ones(len(mass)), noise), shares_of(mass, mass + 1, bins)):
+            assert (share >= 0).all()
+            assert np.bincount(bins, weights=share) == pytest.approx(1)
+
+    def test_noise_shrinks_them_to_the_prior(self) -> None:
+        counts, bins = np.array([80.0, 20, 5]), np.array([0, 0, 1])
+        assert spread_within_bins(counts, bins, np.ones(3), 1e-6) == pytest.approx([0.8, 0.2, 1])
+        assert spread_within_bins(counts, bins, np.array([1.0, 3, 1]), 1e6) == pytest.approx([0.25, 0.75, 1])
+
+    def test_an_empty_bin_is_spread_by_width(self) -> None:
+        assert shares_of(np.zeros(3), np.array([1.0, 3.0, 2.0]), np.array([0, 0, 1])) == pytest.approx([0.25, 0.75, 1])
+
+
+class TestBinned:
+    @given(arrays(np.float64, (3, 6), elements=st.floats(-9, 9)), st.lists(st.integers(0, 2), min_size=6, max_size=6))
+    def test_equals_a_loop(self, histogram: np.ndarray, raw: list[int]) -> None:
+        bins = np.unique(raw, return_inverse=True)[1]
+        expected = np.zeros((3, bins.max() + 1))
+        for cell, bin_ in enumerate(bins):
+            expected[:, bin_] += histogram[:, cell]
+        assert binned(histogram, bins) == pytest.approx(expected)
+        assert binned(histogram[0], bins) == pytest.approx(expected[0])
+
+
+class TestDenoise:
+    @given(NOISED, st.floats(0.01, 1e3))
+    def test_gives_a_histogram_of_the_same_cells(self, noised: np.ndarray, noise: float) -> None:
+        estimate = denoise(noised, noise)
+        assert estimate.shape == noised.shape
+        assert (estimate >= 0).all()
+        assert np.isfinite(estimate).all()
+
+    def test_brings_a_smooth_histogram_and_a_spike_nearer(self) -> None:
+        rng = np.random.default_rng(0)
+        exact = 200 * np.exp(-(np.linspace(-3, 3, 300) ** 2))
+        exact[40] += 2000
+        noised = exact + 20 * rng.standard_normal(300)
+        estimate = denoise(noised, 20.0)
+        assert np.square(estimate - exact).mean() < 0.4 * np.square(noised - exact).mean()
+        assert estimate[40] == pytest.approx(exact[40], rel=0.1)
+
+    def test_empty_tails_become_nearly_empty(self) -> None:
+        noised = np.concatenate([np.full(64, 500.0), np.zeros(192)]) + np.random.default_rng(1).standard_normal(256)
+        assert denoise(noised, 1.0)[100:].sum() < 0.4 * np.maximum(noised[100:], 0).sum()

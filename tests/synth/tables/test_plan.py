@@ -1,0 +1,83 @@
+"""The plan: what a run would cost and hold, from the schema alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from synth.errors import UserError
+from synth.schema import Schema
+from synth.tables.codec import codecs_of
+from synth.tables.measure import Layout, layout_of, plan_of
+from synth.tables.plan import MAX_CLASSES, MAX_MEMORY_BYTES, memory_bytes, most_bins, plan_columns, refuse_too_large
+
+SchemaOf = Callable[..., Schema]
+
+
+def planned(schema: Schema, epsilon: float = 1.0) -> tuple[Layout, Any, list[Any]]:
+    codecs = codecs_of(schema)
+    layout = layout_of(schema, codecs)
+    plan = plan_of(layout, codecs, epsilon=epsilon, delta=1e-5)
+    return layout, codecs, plan_columns(layout, plan, codecs)
+
+
+def test_a_line_a_measured_column(schema_of: SchemaOf) -> None:
+    layout, codecs, lines = planned(schema_of("number", "age", "income", "sex", "died", target="died"))
+    assert [line.name for line in lines] == list(layout.columns) == ["age", "income", "sex"]
+    assert [line.kind for line in lines] == ["integer", "continuous", "categorical"]
+    assert [line.cells for line in lines] == [codecs[line.name].size for line in lines]
+    assert all(line.noise > 0 and line.pair_noise and line.pair_noise > 0 for line in lines)
+    assert all(line.most_bins <= line.cells for line in lines)
+
+
+@pytest.mark.parametrize("target", [None, "sex", "age"])
+def test_more_budget_is_less_noise(schema_of: SchemaOf, target: str | None) -> None:
+    schema = schema_of("age", "income", "sex", "died", target=target)
+    little, much = planned(schema, 0.5)[2], planned(schema, 5.0)[2]
+    assert all(a.noise > b.noise for a, b in zip(little, much, strict=True))
+    assert all(a.pair_noise > b.pair_noise for a, b in zip(little, much, strict=True))
+
+
+def test_one_column_has_no_pairs(schema_of: SchemaOf) -> None:
+    assert planned(schema_of("age"))[2][0].pair_noise is None
+
+
+def test_memory_is_stated_before_the_start(schema_of: SchemaOf) -> None:
+    small, large = schema_of("age", "sex"), schema_of("age", "sex", *(f"c{i}" for i in range(20)), **WIDE)
+    sizes = [memory_bytes(layout, codecs) for layout, codecs, _ in (planned(small), planned(large))]
+    assert 0 < sizes[0] < sizes[1] < MAX_MEMORY_BYTES
+    for schema in (small, large):
+        layout, codecs, _ = planned(schema)
+        refuse_too_large(layout, codecs)
+
+
+WIDE = {f"c{i}": {"kind": "integer", "bounds": [0, 99]} for i in range(20)}
+
+
+def test_a_table_that_would_not_fit_is_refused(schema_of: SchemaOf) -> None:
+    levels = {"kind": "categorical", "categories": list(range(20_000))}
+    schema = schema_of("a", "b", "died", target="died", a=levels, b=levels)
+    layout, codecs, _ = planned(schema)
+    assert most_bins(codecs["a"]) == 20_000
+    with pytest.raises(UserError, match=r"pair tables would need about .* GiB") as caught:
+        refuse_too_large(layout, codecs)
+    assert caught.value.exit_code == 2
+
+
+def test_a_target_with_too_many_classes_is_refused(schema_of: SchemaOf) -> None:
+    levels = {"kind": "categorical", "categories": list(range(MAX_CLASSES + 1))}
+    schema = schema_of("age", "a", target="a", a=levels)
+    layout, codecs, _ = planned(schema)
+    with pytest.raises(UserError, match=f"target a has {MAX_CLASSES + 1} classes"):
+        refuse_too_large(layout, codecs)
+
+
+def test_the_expected_noise_is_the_noise_that_is_drawn(toy_run: Any, schema_of: SchemaOf) -> None:
+    schema = schema_of("age", "sex", "died", target="died")
+    run = toy_run(schema, epsilon=1.0)
+    _, measured = run.measure([run.codes_of(("40", "male", "true"), i) for i in range(500)])
+    for line in plan_columns(run.layout, run.plan, run.codecs):
+        # The class-conditional histogram's noise, added over the classes.
+        assert line.noise == pytest.approx(measured.one_way_noise * len(measured.class_sizes) ** 0.5)
