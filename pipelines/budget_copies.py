@@ -67,11 +67,13 @@ def backup(
         raise UserError(f"{file}: exists already; name another file")
     book = open_ledger(ledger)
     content = book.backup()
+    count, head = book.verify_chain(), book.head()
+    if not count:
+        raise UserError(f"ledger {book.place}: has no entries to back up; name the one that is in use")
     try:
         write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; name a file that you may write") from None
-    count, head = len(book.history()), book.head()
     if as_json:
         print_json({"file": str(file.resolve()), "entries": count, "head": head})
     else:

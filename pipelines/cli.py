@@ -38,7 +38,7 @@ LedgerUrl = Annotated[
     str | None,
     typer.Option(
         "--ledger",
-        help="Ledger url, sqlite:///PATH. Default: $SYNTH_LEDGER, else ledger.url of the run.yaml.",
+        help="Ledger url, sqlite:///PATH or postgresql://… Default: $SYNTH_LEDGER, else ledger.url of the run.yaml.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -66,11 +66,22 @@ def postgres_server() -> Iterator[str]:
             for path in (folder, secret):
                 shutil.chown(path, owner["user"])
         quietly = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 120, **owner}
-        made = ("-A", "scram-sha-256", "--pwfile", secret, "-U", "steward", "-E", "UTF8", "--locale=C", "--no-sync")
+        made = (
+            "-A",
+            "scram-sha-256",
+            "--pwfile",
+            secret,
+            "-U",
+            "ledgerkeeper",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        )
         subprocess.run([programs / "initdb", "-D", folder / "data", *made], **quietly)
         port = _start(programs, folder, quietly)
         try:
-            yield f"postgresql://steward:{PASSWORD}@127.0.0.1:{port}"
+            yield f"postgresql://ledgerkeeper:{PASSWORD}@127.0.0.1:{port}"
         finally:
             subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **quietly)
     finally:

@@ -213,7 +213,7 @@ class Ledger:
     def verify_chain(self) -> int:
         """How many entries there are, all of them intact. Raises VerificationFailed naming the first bad one.
 
-        A tail that was cut off does not show here: look up the heads that bundles carry (`contains_head`).
+        A tail that was cut off does not show here: look up the heads that bundles carry (`settled_at`).
         """
         entries = self._store.read()
         _verified(entries)

@@ -21,7 +21,7 @@ GENESIS = hashlib.sha256(b"synth ledger 1").hexdigest()
 
 Kind = Literal["reserve", "spend", "settle", "void", "cap", "overlap"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-REMEMBERED = 1 << 16  # hashes; one entry and its hash take about 2 kB
+REMEMBERED = 1 << 15  # hashes; one entry and its hash take about 2 kB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ MAX_BINS = 40
 PEOPLE_IN_PAIR_NOISE = 1.0
 MASS_IN_NOISE = 3.0
 STANDS_OUT = 1.5
+EVEN_PART = 1e-3
 RARE_IN_NOISE = 3.0
 NEIGHBOURS = 6
 
@@ -115,39 +116,34 @@ def merge_levels(mass: FloatArray, noise: float, has_missing: bool) -> IntArray:
     return bins
 
 
-def spread_within_bins(measured: FloatArray, bin_of_cell: IntArray, prior: FloatArray, noise: float) -> FloatArray:
-    """Share of each cell within its bin, each bin's shares summing to 1.
+def spread_within_bins(noised: FloatArray, bin_of_cell: IntArray, noise: float) -> FloatArray:
+    """Share of each level within its bin, each bin's shares summing to 1.
 
-    A James–Stein estimate: the noised counts, shrunk towards a prior as far as the noise explains their scatter.
+    A James–Stein estimate: the noised counts, shrunk towards an even spread as far as the noise explains their scatter.
 
     Args:
-        measured: noised counts of the cells.
-        bin_of_cell: bin of each cell.
-        prior: weights > 0 of the cells; their scale within a bin is of no account.
-        noise: noise scale of a cell's count.
+        noised: noised counts of the levels.
+        bin_of_cell: bin of each level.
+        noise: noise scale of a count.
     """
-    share = np.empty(len(measured))
+    mass = np.empty(len(noised))
     for b in range(int(bin_of_cell.max()) + 1):
         inside = np.nonzero(bin_of_cell == b)[0]
-        expected = prior[inside] / prior[inside].sum()
-        total = max(float(measured[inside].sum()), 0.0)
-        deviation = measured[inside] - total * expected
+        even = max(float(noised[inside].mean()), 0.0)
+        deviation = noised[inside] - even
         scatter = float((deviation**2).sum())
         keep = max(0.0, 1.0 - (len(inside) - 1) * noise**2 / scatter) if scatter > 0 else 0.0
-        counts = np.maximum(total * expected + keep * deviation, 0.0)
-        share[inside] = counts / counts.sum() if counts.sum() > 0 else expected
-    return share
+        mass[inside] = np.maximum(even + keep * deviation, 0.0)
+    return shares_of(mass, np.ones(len(noised)), bin_of_cell)
 
 
 def shares_of(mass: FloatArray, width: FloatArray, bin_of_cell: IntArray) -> FloatArray:
-    """Share of each cell within its bin by denoised mass, each bin's shares summing to 1; empty bins spread evenly."""
+    """Share of each cell within its bin by estimated mass, each bin's shares summing to 1.
+
+    A small part is spread by width: no declared value is impossible because noise hid it, and a condition on any
+    declared value can be met.
+    """
     whole = np.bincount(bin_of_cell, weights=mass)[bin_of_cell]
-    wide = np.bincount(bin_of_cell, weights=width)[bin_of_cell]
-    return np.where(whole > 0, mass / np.maximum(whole, 1e-300), width / wide)
-
-
-def binned(histogram: FloatArray, bin_of_cell: IntArray) -> FloatArray:
-    """A histogram [..., cells] summed into bins [..., bins]."""
-    out = np.zeros((int(bin_of_cell.max()) + 1, *histogram.shape[:-1]))
-    np.add.at(out, bin_of_cell, np.moveaxis(histogram, -1, 0))
-    return np.moveaxis(out, 0, -1)
+    even = width / np.bincount(bin_of_cell, weights=width)[bin_of_cell]
+    known = np.where(whole > 0, mass / np.maximum(whole, 1e-300), even)
+    return np.asarray((1 - EVEN_PART) * known + EVEN_PART * even)

@@ -193,7 +193,10 @@ class OrderedCodec:
             return np.floor(values / unit), null
         values = _floats(array)
         if isinstance(self.column, ContinuousColumn):
-            return (values if self.column.decimals is None else np.round(values * 10**self.column.decimals)), null
+            if self.column.decimals is None:
+                return values, null
+            with np.errstate(over="ignore"):  # an overflow is out of bounds like any other, and told to nobody
+                return np.round(values * 10**self.column.decimals), null
         return np.round(values), null
 
     def decode_positions(self, positions: FloatArray, missing: BoolArray) -> pa.Array:

@@ -308,7 +308,7 @@ class Measurer:
         if not isinstance(codec, OrderedCodec):
             mass = bins.project_to_simplex(noised, measured.total)
             lookup = bins.merge_levels(mass, noise, codec.missing is not None)
-            return lookup, bins.spread_within_bins(noised, lookup, np.ones(codec.size), noise)
+            return lookup, bins.spread_within_bins(noised, lookup, noise)
         values = slice(0, codec.lattice.cells)
         mass = np.maximum(noised, 0.0)
         mass[values] = denoise(noised[values], noise)

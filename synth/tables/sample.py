@@ -15,7 +15,8 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 SWEEPS = 2
-PROPOSALS_AT_ONCE = 512
+PROPOSALS_AT_ONCE = 1 / 64
+"""Part of the rows that propose together: they do not see each other, so many at once would overshoot."""
 
 
 def split_by_share(total: int, share: FloatArray, rng: np.random.Generator) -> IntArray:
@@ -96,12 +97,13 @@ def _refine(
             np.add.at(flat, at[:, i] * width + at[:, j], 1.0)
             if i != j:
                 np.add.at(flat, at[:, j] * width + at[:, i], 1.0)
+    together = max(1, int(rows * PROPOSALS_AT_ONCE))
     for _ in range(SWEEPS):
         for j in rng.permutation(columns):
             others = [i for i in range(columns) if i != j]
             order = rng.permutation(rows)
-            for start in range(0, rows, PROPOSALS_AT_ONCE):
-                some = order[start : start + PROPOSALS_AT_ONCE]
+            for start in range(0, rows, together):
+                some = order[start : start + together]
                 old = at[some, j]
                 new = _inverse(cumulative[j], point[some], rng.random(len(some))) + offsets[j]
                 rest = at[some][:, others]

@@ -230,7 +230,7 @@ def test_a_line_warns_when_little_is_left(run: Budget, used: str) -> None:
         ("show", "--ledger", "mysql://ada:hunter2@127.0.0.1:1/db"),
         ("overlap", "patients", "patients"),
         ("overlap", "patients"),
-        ("backup", "used.db/file"),
+        ("backup", "kept.json"),  # of a ledger without entries
         ("restore", "nowhere.json"),
         ("verify", "--bundle", "nowhere"),
         ("spend",),

@@ -120,22 +120,23 @@ class TestBackup:
         assert json.loads(synth("budget", "verify", "--json", "--ledger", target).out)["entries"] == 0
 
 
-def test_a_run_on_postgresql(clinic: Any, process: Callable[..., Any], home: Path, postgres: str) -> None:
+def test_a_run_on_postgresql(
+    clinic: Any, process: Callable[..., Any], synth: Callable[..., Any], postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole pipeline; the url comes from the environment and is written nowhere, Prefect's database included."""
     clinic.run["ledger"] = {"url": "${CLINIC_LEDGER}"}
     clinic.write()
-    environment = {"CLINIC_LEDGER": postgres, "PREFECT_HOME": str(clinic.folder / "prefect")}
-    capped = process("budget", "cap", "clinic-patients", "1.2", "--ledger", postgres)
-    assert capped.code == 0, capped.err
-    done = process("run", clinic.run_yaml, environment=environment)
+    monkeypatch.setenv("CLINIC_LEDGER", postgres)
+    assert synth("budget", "cap", "clinic-patients", "1.2", "--ledger", postgres).code == 0
+    done = process("run", clinic.run_yaml, environment={"PREFECT_HOME": str(clinic.folder / "prefect")})
     assert done.bundle.is_dir()
     assert "does not suffice for another run" in done.err
-    shown = json.loads(process("budget", "show", "clinic-patients", "--ledger", postgres, "--json").out)
+    shown = json.loads(synth("budget", "show", "clinic-patients", "--ledger", postgres, "--json").out)
     assert (len(shown["charged_runs"]), shown["open_runs"], shown["runs_left"]) == (1, [], 0)
-    assert process("verify", done.bundle, "--ledger", postgres).code == 0
-    refused = process("run", clinic.run_yaml, environment=environment)
+    assert synth("verify", done.bundle, "--ledger", postgres).code == 0
+    refused = synth("run", clinic.run_yaml)
     assert (refused.code, "cap" in refused.err) == (3, True)
-    secrets = (postgres.encode(), b"correct-horse", b"steward")
+    secrets = (postgres.encode(), b"correct-horse", b"ledgerkeeper")
     left = [path for path in clinic.folder.rglob("*") if path.is_file()]
     assert any("prefect.db" in path.name for path in left)
     for path in left:

@@ -40,7 +40,7 @@ def refused(use: Callable[[], object], *words: str) -> None:
     while error is not None:
         causes.append(f"{error!r} {error}")
         error = error.__cause__ or error.__context__
-    for secret in (SECRET, "battery-staple", "127.0.0.1", "steward"):
+    for secret in (SECRET, "battery-staple", "127.0.0.1", "ledgerkeeper"):
         assert secret not in " ".join(causes)
 
 
@@ -53,13 +53,13 @@ class TestItCannotBeHad:
     @pytest.mark.parametrize(
         "url",
         [
-            f"postgresql://steward:{SECRET}@127.0.0.1:1/ledger",
-            f"postgresql+psycopg://steward:{SECRET}@127.0.0.1:1/ledger",
-            f"postgresql://steward:{SECRET}@127.0.0.1:1/ledger?sslmode=nonsense",
-            f"postgresql://steward:{SECRET}@127.0.0.1:1/ledger?nonsense={SECRET}",
-            f"postgresql://steward:{SECRET}@127.0.0.1:1/ledger?connect_timeout={SECRET}",
-            f"postgresql://steward:{SECRET}@127.0.0.1:99999/ledger",
-            f"postgresql://steward:{SECRET}@/ledger?host=/nowhere",
+            f"postgresql://ledgerkeeper:{SECRET}@127.0.0.1:1/ledger",
+            f"postgresql+psycopg://ledgerkeeper:{SECRET}@127.0.0.1:1/ledger",
+            f"postgresql://ledgerkeeper:{SECRET}@127.0.0.1:1/ledger?sslmode=nonsense",
+            f"postgresql://ledgerkeeper:{SECRET}@127.0.0.1:1/ledger?nonsense={SECRET}",
+            f"postgresql://ledgerkeeper:{SECRET}@127.0.0.1:1/ledger?connect_timeout={SECRET}",
+            f"postgresql://ledgerkeeper:{SECRET}@127.0.0.1:99999/ledger",
+            f"postgresql://ledgerkeeper:{SECRET}@/ledger?host=/nowhere",
         ],
     )
     def test_no_server(self, url: str) -> None:
@@ -133,7 +133,7 @@ class TestRights:
             "GRANT USAGE ON SCHEMA synth_ledger TO runner",
             "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA synth_ledger TO runner",
         )
-        url = postgres.replace("steward", "runner")
+        url = postgres.replace("ledgerkeeper", "runner")
         ledger = Ledger.open(url)
         reserve(ledger, "a")
         assert ledger.verify_chain() == 1

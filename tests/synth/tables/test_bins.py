@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from synth.tables.bins import (
     MAX_BINS,
     MIN_BINS,
-    binned,
     merge_levels,
     merge_ordered,
     most_bins,
@@ -121,28 +120,18 @@ class TestSharesWithinBins:
         raw = data.draw(st.lists(st.integers(0, 4), min_size=len(mass), max_size=len(mass)))
         bins = np.unique(raw, return_inverse=True)[1]
         noise = data.draw(st.floats(0.01, 1e3))
-        for share in (spread_within_bins(mass - 5, bins, np.ones(len(mass)), noise), shares_of(mass, mass + 1, bins)):
-            assert (share >= 0).all()
+        for share in (spread_within_bins(mass - 5, bins, noise), shares_of(mass, mass + 1, bins)):
+            assert (share > 0).all()
             assert np.bincount(bins, weights=share) == pytest.approx(1)
 
-    def test_noise_shrinks_them_to_the_prior(self) -> None:
+    def test_noise_shrinks_them_to_an_even_spread(self) -> None:
         counts, bins = np.array([80.0, 20, 5]), np.array([0, 0, 1])
-        assert spread_within_bins(counts, bins, np.ones(3), 1e-6) == pytest.approx([0.8, 0.2, 1])
-        assert spread_within_bins(counts, bins, np.array([1.0, 3, 1]), 1e6) == pytest.approx([0.25, 0.75, 1])
+        almost = 1e-3  # the part that is always spread evenly
+        assert spread_within_bins(counts, bins, 1e-6) == pytest.approx([0.8, 0.2, 1], abs=almost)
+        assert spread_within_bins(counts, bins, 1e6) == pytest.approx([0.5, 0.5, 1])
 
     def test_an_empty_bin_is_spread_by_width(self) -> None:
         assert shares_of(np.zeros(3), np.array([1.0, 3.0, 2.0]), np.array([0, 0, 1])) == pytest.approx([0.25, 0.75, 1])
-
-
-class TestBinned:
-    @given(arrays(np.float64, (3, 6), elements=st.floats(-9, 9)), st.lists(st.integers(0, 2), min_size=6, max_size=6))
-    def test_equals_a_loop(self, histogram: np.ndarray, raw: list[int]) -> None:
-        bins = np.unique(raw, return_inverse=True)[1]
-        expected = np.zeros((3, bins.max() + 1))
-        for cell, bin_ in enumerate(bins):
-            expected[:, bin_] += histogram[:, cell]
-        assert binned(histogram, bins) == pytest.approx(expected)
-        assert binned(histogram[0], bins) == pytest.approx(expected[0])
 
 
 class TestDenoise:

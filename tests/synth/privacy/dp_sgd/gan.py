@@ -29,9 +29,7 @@ class PrivateGan(pl.LightningModule):
         critic_step, generator_step = self.optimizers()
         with torch.no_grad():
             fakes = self.generated()
-        self.private.private_step(
-            batch.columns, persons=batch.persons, free_loss=lambda: self.critic(fakes).mean()
-        )
+        self.private.private_step(batch.columns, persons=batch.persons, free_loss=lambda: self.critic(fakes).mean())
         critic_step.step()
         self.toggle_optimizer(generator_step)
         generator_step.zero_grad()
@@ -45,6 +43,11 @@ def train(**trainer: object) -> PrivateGan:
     gan = PrivateGan()
     rows = torch.randn(400, 2) + 2
     batches = PoissonBatches([rows], CONFIG, persons=torch.arange(400).numpy() // 2)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     pl.Trainer(accelerator="cpu", max_epochs=1, **quiet, **trainer).fit(gan, batches)
     return gan

@@ -179,6 +179,17 @@ def test_sequence_first_layers_are_refused() -> None:
         build(network, torch.randn(6, 6, 8))
 
 
+def test_rows_that_mix_in_the_backward_pass_alone_are_refused() -> None:
+    network = nn.Linear(8, 1)
+
+    def losses(x: Tensor) -> Tensor:
+        out = network(x)[:, 0]
+        return out + (out.sum() - out.sum().detach())
+
+    with pytest.raises(PrivacyRefusal, match="differs from autograd's"):
+        build(network, losses=losses)
+
+
 def accepted() -> Iterator[nn.Module]:
     yield nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.LeakyReLU(inplace=True), nn.Linear(8, 1))
     yield nn.Sequential(
@@ -194,6 +205,16 @@ def test_what_is_safe_is_accepted_and_left_as_it_was(network: nn.Module) -> None
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not network[1].training and network[0].training
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_any_precision_is_accepted(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Linear(8, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 1)).to(dtype)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        build(network, torch.randn(6, 8, dtype=dtype))
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_example_needs_several_rows() -> None:

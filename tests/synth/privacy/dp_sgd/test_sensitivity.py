@@ -20,9 +20,7 @@ from synth.privacy.dp_sgd import DpSgdConfig, PrivateCritic, SecureStream
 C = 1.0
 WIDTH = 3
 # Noise and its grid far below the 1e-5 that is looked for; the noise itself is switched off.
-CONFIG = DpSgdConfig(
-    sample_rate=0.5, steps=10**9, expected_batch_size=7, max_grad_norm=C, noise_multiplier=1e-8
-)
+CONFIG = DpSgdConfig(sample_rate=0.5, steps=10**9, expected_batch_size=7, max_grad_norm=C, noise_multiplier=1e-8)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,9 @@ def load_gan() -> ModuleType:
     return module
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning:pytorch_lightning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_inside_lightning(precision: str) -> None:
     gan = load_gan().train(precision=precision)
@@ -138,7 +140,12 @@ def test_two_processes_share_one_noise_and_every_row(tmp_path: Path) -> None:
     env |= {"WORLD_SIZE": "2", "NODE_RANK": "0", "MEETING": str(tmp_path / "meeting")}
     command = [sys.executable, "-W", "ignore", str(script)]
     running = [
-        subprocess.Popen(command, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        subprocess.Popen(
+            command,
+            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         for rank in range(2)
     ]
     said = [process.communicate(timeout=100)[0].decode() for process in running]
