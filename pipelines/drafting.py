@@ -20,7 +20,7 @@ HEADER = """\
 
 dataset: {dataset}
 population: {dataset}      # the ledger's key: runs on the same people add up
-privacy_unit: row          # each person has one row
+privacy_unit: row          # each person has one row; or the name of the person column (kind: id)
 row_count: private         # or a public number
 # target: NAME             # the column the generator is conditioned on
 columns:

@@ -15,8 +15,8 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 SWEEPS = 2
-PROPOSALS_AT_ONCE = 1 / 64
-"""Part of the rows that propose together: they do not see each other, so many at once would overshoot."""
+PROPOSALS_AT_ONCE = 64
+"""Rows that propose together, at most, and at most this part of all: they do not see each other and would overshoot."""
 
 
 def split_by_share(total: int, share: FloatArray, rng: np.random.Generator) -> IntArray:
@@ -97,7 +97,7 @@ def _refine(
             np.add.at(flat, at[:, i] * width + at[:, j], 1.0)
             if i != j:
                 np.add.at(flat, at[:, j] * width + at[:, i], 1.0)
-    together = max(1, int(rows * PROPOSALS_AT_ONCE))
+    together = max(1, min(PROPOSALS_AT_ONCE, rows // 64))
     for _ in range(SWEEPS):
         for j in rng.permutation(columns):
             others = [i for i in range(columns) if i != j]

@@ -100,7 +100,6 @@ def test_procedure_tells_of_scores_and_a_cut_target_when_there_were_some(facts: 
         epsilon=1.0,
         delta=1e-5,
         histograms=20,
-        summed_weight=0.5,
         detail_blocks=0,
         detail_weight=0.25,
         candidate_pairs=190,

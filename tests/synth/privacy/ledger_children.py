@@ -8,12 +8,14 @@ Both fork from here, so that a child costs milliseconds, and print JSON.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -94,13 +96,17 @@ def empty(url: str) -> None:
         for path in Path(url.removeprefix("sqlite:///")).parent.glob("ledger.db*"):
             path.unlink()
         return
+    connected(url).execute("DROP SCHEMA IF EXISTS synth_ledger CASCADE")
+
+
+@functools.cache
+def connected(url: str) -> Any:
     import psycopg
 
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS synth_ledger CASCADE")
+    return psycopg.connect(url, autocommit=True)
 
 
-def killed(url: str, number: int) -> dict[str, object]:
+def killed(url: str, number: int, reader: Ledger) -> dict[str, object]:
     """Kill a run at its n-th database call, and say what it knew and what the ledger says."""
     empty(url)
     reading, writing = os.pipe()
@@ -117,7 +123,7 @@ def killed(url: str, number: int) -> dict[str, object]:
     with os.fdopen(reading) as stream:
         lines = stream.read().splitlines()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    account = Ledger.open(url, create=False).population("patients")
+    account = reader.population("patients")
     charged = account.charged if account else ()
     ledger = Ledger.open(url)
     reserve(ledger, "retry")  # nothing is left locked
@@ -144,8 +150,9 @@ def main() -> None:
         print(json.dumps(race(url, int(rest[0]))))
         return
     found: list[dict[str, object]] = []
+    reader = Ledger.open(url, create=False)
     while not found or found[-1]["code"] == -signal.SIGKILL:
-        found.append(killed(url, len(found) + 1))
+        found.append(killed(url, len(found) + 1, reader))
     print(json.dumps(found))
 
 

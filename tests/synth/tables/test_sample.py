@@ -120,7 +120,7 @@ class TestRefinement:
     def test_keeps_its_books(self, mixture: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
         """Proposals taken one by one never raise the residual that a slow recount finds."""
         shares, weights = mixture
-        monkeypatch.setattr(sample, "PROPOSALS_AT_ONCE", 0.0)
+        monkeypatch.setattr(sample, "PROPOSALS_AT_ONCE", 1)
         last = np.inf
         for sweeps in range(4):
             monkeypatch.setattr(sample, "SWEEPS", sweeps)
