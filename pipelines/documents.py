@@ -8,12 +8,13 @@ from synth import stages
 from synth.files import sha256_file, write_whole
 from synth.privacy.boundary import guarded_stage
 from synth.run_folder import RunFolder
+from synth.schema import public_yaml
 
 
 @guarded_stage
 def document(folder: RunFolder) -> None:
     """Write schema.yaml and every document into the draft of the bundle."""
-    write_whole(folder.draft / "schema.yaml", (folder.internal / "schema.yaml").read_bytes())
+    write_whole(folder.draft / "schema.yaml", public_yaml(folder.run().table))
     files = {}
     for path in sorted(folder.draft.rglob("*")):
         if path.is_file():

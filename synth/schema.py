@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, date, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
 
 from synth.errors import InvalidConfig, NotBuiltYet, UnconfirmedDomain
 from synth.yaml_file import keys_of, nearest, problems_of, read_yaml
@@ -307,6 +309,22 @@ def level_key(level: Any) -> str:
     if isinstance(level, float) and level.is_integer():
         return str(int(level))
     return str(level)
+
+
+def public_yaml(schema: Schema) -> str:
+    """The schema as YAML for the bundle: what was declared and nothing else, so no comment of the steward's file."""
+    stated = {
+        "dataset": schema.dataset,
+        "population": schema.ledger_population,
+        "privacy_unit": schema.privacy_unit,
+        "max_rows_per_person": schema.max_rows_per_person,
+        "row_count": schema.row_count,
+    }
+    text = StringIO()
+    yaml = YAML()
+    yaml.width, yaml.default_flow_style = 2**16, None
+    yaml.dump({**stated, **schema.model_dump(mode="json", exclude_defaults=True)} | stated, text)
+    return text.getvalue()
 
 
 def load_schema(path: Path) -> Schema:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.errors import InvalidConfig, NotBuiltYet, UnconfirmedDomain
-from synth.schema import MAX_CATEGORIES, Schema, level_key, load_schema, parse_schema
+from synth.schema import MAX_CATEGORIES, Schema, level_key, load_schema, parse_schema, public_yaml
 
 Write = Callable[[str, str | bytes], Path]
 SchemaOf = Callable[..., Schema]
@@ -299,3 +299,24 @@ class TestSteps:
         column = parsed({**MOMENT, "bounds": ["1970-01-01T12:00", "1970-01-03T12:00"], "resolution": "day"})
         assert column.steps == (1, 2)
         assert parsed({**MOMENT, "bounds": ["1969-12-31", "1970-01-01"], "resolution": "hour"}).steps == (-24, 0)
+
+
+def test_the_public_schema_says_the_same_without_the_stewards_comments(tmp_path: Path) -> None:
+    file = tmp_path / "schema.yaml"
+    file.write_text(
+        "# ask Dr. Secret about this column\n"
+        "dataset: ward\ntarget: died\nrow_count: 900\nprivacy_unit: patient\nmax_rows_per_person: 2\ncolumns:\n"
+        "  - {name: patient, kind: id}\n"
+        "  - {name: 'no', kind: categorical, categories: ['no', 'yes', '5'], labels: {'no': not at all}}\n"
+        "  - {name: score, kind: categorical, categories: [1, 2.5]}\n"
+        "  - {name: admitted, kind: datetime, bounds: [1989-01-01, 1995-01-01], resolution: day, nullable: true}\n"
+        "  - {name: temp, kind: continuous, bounds: [30, 43], decimals: 1, outside: clip}\n"
+        "  - {name: died, kind: boolean}  # secret\n"
+    )
+    schema = load_schema(file)
+    public = tmp_path / "public.yaml"
+    public.write_text(public_yaml(schema))
+    again = load_schema(public)
+    assert again.model_copy(update={"population": ""}) == schema
+    assert again.ledger_population == schema.ledger_population
+    assert "ecret" not in public.read_text()
