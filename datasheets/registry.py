@@ -122,7 +122,8 @@ def _accounting(read: Reading) -> dict[str, Any]:
 
 def _implementation(read: Reading) -> dict[str, Any]:
     ids = column_names(read("data.columns"), "id")
-    kept_out = f" Identifier columns ({listed(ids)}) were not read." if ids else ""
+    by_row = read("privacy.privacy_unit") == "row"
+    kept_out = f" Identifier columns ({listed(ids)}) were not read." if ids and by_row else ""
     return {
         "preprocessing_and_hyperparameter_tuning": (
             "Cells outside their declared domain are mapped by a declared rule; nothing about how many"

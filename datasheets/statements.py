@@ -41,7 +41,7 @@ def promise_in_words(read: Reading) -> str:
         " for any two neighbouring sources and any set of outcomes, the probability of an outcome in"
         " the set under one is at most e^epsilon times its probability under the other, plus delta."
         " The stated epsilon is rounded up. An outcome is everything in this bundle: rows, model,"
-        " scores and documents."
+        " scores and documents, except for what is listed as not covered."
     )
 
 

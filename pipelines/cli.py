@@ -61,8 +61,9 @@ def draft(
 ) -> None:
     """Draft schema.yaml from a file's column names and types.
 
-    No value is looked at, so every domain is left for you to fill in from public knowledge (a codebook) and is marked
-    `domain: unconfirmed`; a run refuses such a column.
+    No domain is taken from the values, so every domain is left for you to fill in from public knowledge (a codebook)
+    and is marked `domain: unconfirmed`; a run refuses such a column. The kinds of a CSV file are guessed from its
+    first rows: check them too.
     """
     text = draft_schema(file)
     if output is None:

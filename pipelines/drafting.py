@@ -14,7 +14,7 @@ from synth.files import PRIVATE_FOLDER, write_whole
 from synth.ingest import header_of
 
 HEADER = """\
-# Drafted from the names and types of {name}. No value was looked at.
+# Drafted from {looked}. Domains are yours to declare.
 # For every column: replace the domain by what is publicly known (a codebook), then remove `domain: unconfirmed`.
 # A run refuses unconfirmed columns. Columns you delete here are never read.
 
@@ -67,7 +67,10 @@ def draft_schema(file: Path) -> str:
         ]
         lines.append("  - {" + ", ".join(part for part in parts if part) + "}")
     stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in file.stem).lstrip("._-") or "table"
-    return HEADER.format(name=file.name, dataset=stem) + "\n".join(lines) + "\n"
+    looked = f"the names and types of {file.name}"
+    if file.suffix.lower() == ".csv":
+        looked = f"the names in {file.name}; the kinds are a guess from its first rows"
+    return HEADER.format(looked=looked, dataset=stem) + "\n".join(lines) + "\n"
 
 
 def _kind(kind: pa.DataType) -> str:

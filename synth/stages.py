@@ -8,12 +8,14 @@ ledger holds the reservation, and each release is marked as spent before its fir
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,12 +25,12 @@ from synth.errors import SynthError
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.public import cells_of, public_scores
 from synth.facts import DataFacts, ModelFacts, PrivacyFacts, PublicFacts, QualityFacts, RunFacts
-from synth.files import PRIVATE_FOLDER
+from synth.files import PRIVATE_FOLDER, write_whole
 from synth.ingest import read_batches, read_persons
 from synth.parquet import synthetic_metadata, write_parts
 from synth.prepare import plan_run
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
-from synth.privacy.boundary import guarded_stage
+from synth.privacy.boundary import guarded_stage, without_values
 from synth.privacy.contributions import bound_contributions
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger, little_left
@@ -41,6 +43,7 @@ from synth.tables.decode import arrow_schema, decoder_of
 from synth.tables.encode import encode as encode_rows
 from synth.tables.measure import (
     Layout,
+    Measurements,
     Measurer,
     load_measurements,
     save_measurements,
@@ -50,6 +53,11 @@ from synth.tables.rows import sample_rows
 from synth.tables.train import LATENT_SIZE, FitSettings, fit, settings_of
 
 logger = logging.getLogger(__name__)
+
+OUTSIDE = "outside.json"
+"""How many source values lay outside their domain, by column: for the steward alone."""
+
+IntArray = npt.NDArray[np.int64]
 
 LIBRARIES = ("numpy", "pyarrow", "pytorch-lightning", "safetensors", "scipy", "torch")
 
@@ -80,7 +88,7 @@ def encode(folder: RunFolder) -> None:
     if run.table.person_column is not None:
         stays = bound_contributions(read_persons(source, run.table), max_rows_per_person=run.table.max_rows_per_person)
     outside = encode_rows(read_batches(source, run.table), codecs, folder.codes, stays=stays)
-    folder.note("outside", outside)
+    write_whole(folder.internal / OUTSIDE, json.dumps(outside))
     logger.info("encode: the declared columns are encoded")
 
 
@@ -98,9 +106,13 @@ def measure(folder: RunFolder, ledger: Ledger) -> None:
         plan=plan,
         noise=NoiseSource(),
         charge=lambda name: _charge(ledger, folder.run_id, events[name]),
-        public_rows=None if count == "private" else int(count),
+        # With a person column the measured rows are those left after bounding, fewer than declared.
+        public_rows=None if count == "private" or run.table.person_column else int(count),
     )
-    save_measurements(measurer.measure(), folder.private)
+    measured = measurer.measure()
+    save_measurements(measured, folder.private)
+    if run.config.privacy.delta * measured.total >= 1:
+        logger.warning("measure: δ is not below one over the (noised) number of rows; use a smaller one")
     logger.info("measure: %d noised releases made and saved", len(plan.events))
 
 
@@ -113,7 +125,7 @@ def train(folder: RunFolder) -> None:
     layout, _ = plan_run(run)
     settings = fit_settings(run, layout)
     fitted = fit(measured, settings, checkpoints=folder.private / "checkpoints")
-    total = float(measured.class_sizes.sum())
+    total, count = float(measured.class_sizes.sum()), run.table.row_count
     model = TableModel(
         schema=run.table,
         encoding=fitted.encoding,
@@ -122,7 +134,7 @@ def train(folder: RunFolder) -> None:
         class_of_cell=measured.class_of_cell,
         decoders={name: decoder_of(measured, codecs[name]) for name in layout.columns},
         members=fitted.members,
-        rows=max(1, round(measured.total)),
+        rows=max(1, round(measured.total)) if count == "private" else int(count),
     )
     folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     model.save(folder.model)
@@ -172,7 +184,7 @@ def sample(folder: RunFolder) -> None:
         rows=rows,
         rows_chosen_by=chosen_by,
         columns=tuple(column.model_dump(mode="json", exclude_defaults=True) for column in run.table.columns),
-        target=run.table.target,
+        target=model.target,
         classes=len(model.class_share),
         files=tuple(f"data/{name}" for name in parts),
     )
@@ -189,16 +201,24 @@ def evaluate(folder: RunFolder) -> None:
     cells, valid, rows = cells_of(_synthetic_batches(folder), codecs)
     quality = public_scores(measured, run.table, cells, valid_rows=valid, rows=rows)
     folder.note("quality", quality.model_dump(mode="json"))
+    try:
+        _report_to_the_steward(folder, measured, cells)
+    except Exception as error:
+        # Whether the bundle appears must not depend on a score of the exact rows.
+        without_values("evaluate", error, folder.internal)
+    logger.info("evaluate: public scores made; the internal report is for the steward alone")
+
+
+def _report_to_the_steward(folder: RunFolder, measured: Measurements, cells: Mapping[str, IntArray]) -> None:
     scores = internal_scores(
         measured,
-        codecs,
+        codecs_of(folder.run().table),
         lambda keys: read_codes(folder.codes, keys),
         cells,
-        folder.noted("outside"),
+        json.loads((folder.internal / OUTSIDE).read_text()),
         rng=np.random.default_rng(0),
     )
     write_internal_report(scores, folder.internal)
-    logger.info("evaluate: public scores made; the internal report is for the steward alone")
 
 
 @guarded_stage
@@ -261,7 +281,7 @@ def public_facts(folder: RunFolder) -> PublicFacts:
 def seal(folder: RunFolder) -> Path:
     """Seal the draft and make it the bundle in one rename."""
     release.seal(folder.draft)
-    release.publish(folder.draft, folder.bundle)
+    release.publish(folder.draft, folder.bundle, created=folder.created())
     logger.info("seal: the bundle is complete")
     return folder.bundle
 

@@ -12,11 +12,17 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import absl.logging
 import pytest
+
+# Some libraries under test log by absl, whose handler takes the standard error it finds when it is first imported,
+# and closes it when anyone configures logging: that would be the file a test is captured in.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 PASSWORD = "correct-horse"
 CONFIGURED = ("-c", "fsync=off", "-c", "max_connections=150", "-c", "listen_addresses=127.0.0.1")

@@ -55,8 +55,13 @@ def _features_synthetic(read: Reading) -> str:
 def _features_source(read: Reading) -> str:
     ids = column_names(read("data.columns"), "id")
     text = "Only the columns that the steward declared in schema.yaml were read; any others were not."
-    if ids:
+    if ids and read("privacy.privacy_unit") == "row":
         text += f" Identifier columns ({listed(ids)}) were not read either; the synthetic ids are made afresh."
+    elif ids:
+        text += (
+            f" Of the identifier columns ({listed(ids)}) only the one that tells people apart was read, to bound how"
+            " many rows each person contributes; its values were not kept, and the synthetic ids are made afresh."
+        )
     return text
 
 
@@ -89,7 +94,7 @@ def _missing(read: Reading) -> str:
 
 def _relationships(read: Reading) -> str:
     ids = column_names(read("data.columns"), "id")
-    text = "No. Rows are drawn one by one from the model and are not linked to one another."
+    text = "No. Rows are drawn together from the model, and no row refers to another."
     return text + (f" The ids ({listed(ids)}) are fresh and link nothing." if ids else "")
 
 

@@ -51,7 +51,8 @@ def _measurements(read: Reading) -> str:
     steps = [f"- {event.name}: {meaning.get(event.name, 'a vector of counts.')}" for event in read("privacy.events")]
     text = (
         "Measurements. These releases, in this order, are all that was learned from the source; a row"
-        " adds at most one to one cell of each table, and moves a score by at most one.\n\n"
+        " adds at most one to one cell of each table, and moves a score by at most one. A person has at most"
+        f" {plural(read('privacy.max_rows_per_person'), 'row')}.\n\n"
         + "\n".join(steps)
         + "\n\nMechanism, sensitivity and noise of each release, over all its tables jointly:\n\n"
         + events_in_words(read)
@@ -61,7 +62,8 @@ def _measurements(read: Reading) -> str:
             "\n\nPair tables with more cells get less noise: with weight w = (bins of one column times"
             " bins of the other)^(2/3), the noise standard deviation of a table in rows is the square"
             " root of (the sum of w over the measured pairs, divided by the pair's own w), divided by"
-            " the release's sensitivity above."
+            " the release's sensitivity above, times the most rows a person has"
+            f" ({number(read('privacy.max_rows_per_person'))})."
         )
     return text
 
@@ -90,7 +92,7 @@ def _fit(read: Reading) -> str:
         " points is used whole in every step. The loss is the squared residual between the model's and"
         " the noised tables, weighted by the precision of each measurement and divided by the number"
         " of measured cells; pairs that were not measured are drawn weakly towards the product of"
-        f" their single columns. It is minimised by Adam in {plural(read('model.steps'), 'step')} at"
+        f" their single columns. It is minimised by Adam in at most {plural(read('model.steps'), 'step')} at"
         f" learning rate {number(read('model.learning_rate'))}, with a short warm-up, cosine decay and"
         " averaged weights; the step that is kept is chosen on an independent part of the noise. The"
         f" fit ended at a mean squared residual of {number(read('model.chi'))} times the noise"

@@ -20,6 +20,8 @@ BoolArray = npt.NDArray[np.bool_]
 UIntArray = npt.NDArray[np.uint64]
 
 _KEY_BYTES = 32
+NOBODY = frozenset({"", "NA", "NaN", "nan", "null", "NULL", "None"})
+"""Texts that stand for no person at all: taken for one, they would be one person of many strangers."""
 
 
 def bound_contributions(persons: Iterable[pa.Array], *, max_rows_per_person: int) -> BoolArray:
@@ -58,7 +60,10 @@ def _hashes(persons: pa.Array, key: bytes) -> tuple[UIntArray, BoolArray]:
     """Keyed hashes [rows, 2] of a batch of persons, and which rows have one."""
     known = ~np.asarray(persons.is_null(nan_is_null=True).to_numpy(zero_copy_only=False), dtype=np.bool_)
     encoded = persons.dictionary_encode()
-    table = [_hash(value, key) for value in encoded.dictionary.to_pylist()]
+    values = encoded.dictionary.to_pylist()
+    table = [_hash(value, key) for value in values]
+    nobody = np.array([isinstance(v, str) and v.strip() in NOBODY for v in values] or [False])
+    known &= ~nobody[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
     digests = np.frombuffer(b"".join(table) or bytes(16), dtype=np.uint64).reshape(-1, 2)
     index = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
     return digests[index], known

@@ -12,6 +12,7 @@ written here: events hold names, sensitivities and noise scales, all fixed by th
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -112,11 +113,11 @@ class Ledger:
 
     def settle(self, run_id: str) -> Entry:
         """End a run as spent in full, whatever it drew. Raises PrivacyRefusal if it is not open."""
-        return self._step(run_id, "settle", EndPayload().text())
+        return self._step(run_id, "settle", EndPayload(nonce=secrets.token_hex(16)).text())
 
     def void(self, run_id: str) -> Entry:
         """End a run that drew no noise: it costs nothing. Raises PrivacyRefusal after the first spend."""
-        return self._step(run_id, "void", EndPayload().text())
+        return self._step(run_id, "void", EndPayload(nonce=secrets.token_hex(16)).text())
 
     def close_failed(self, run_id: str) -> Entry | None:
         """End a run that failed with an error: void if nothing was drawn, else spent in full.

@@ -48,7 +48,13 @@ class SpendPayload(_Payload):
 
 
 class EndPayload(_Payload):
-    """Settling and voiding say nothing more."""
+    """Settling and voiding say nothing more.
+
+    The hash of a settling entry is published, and everything under it but the times is public too. The nonce, which
+    never leaves the ledger, keeps anyone from searching for the times, which tell how long the rows took to read.
+    """
+
+    nonce: str = Field(default="", pattern="^([0-9a-f]{32})?$")
 
 
 class Cap(_Payload):

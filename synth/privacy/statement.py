@@ -11,25 +11,31 @@ ACCOUNTANT = (
 
 
 def not_covered(schema: Schema) -> tuple[str, ...]:
-    """Everything the (ε, δ) of a run does not protect; complete, in plain sentences."""
+    """Everything the (ε, δ) of a run does not protect, in plain sentences."""
     items = [
         "The schema itself: column names, kinds, bounds, categories and the list of classes are declared by the "
-        "steward as public knowledge and are published as they are.",
+        "steward as public knowledge and are published as they are, and so is every text the steward wrote: "
+        "descriptions, labels and the answers in the datasheet.",
         "The decision to release: approving, rejecting or repeating a run after reading the internal report is a "
         "choice made on private data.",
         "That the data exist and that a run was made at this time. A run that fails before its first noise draw is "
-        "charged nothing, and that it failed can be seen by whoever operates it.",
-        "Time, memory and file sizes observed on the machine during the run; nothing of them is published.",
+        "charged nothing; whoever operates it sees that it failed and for which reason, may try again, and may have "
+        "changed the schema in between. A run that fails later is charged in full and publishes nothing.",
+        "Time, memory and file sizes seen on the machine during the run. They are not published, but the database of "
+        "the flow engine (Prefect) holds when each stage began and ended.",
+        "Other releases about the same people that this ledger does not know of: under another population name, in "
+        "another ledger, or made by other means.",
         _several_rows(schema),
         "How the source was drawn: the unit is counted in rows that reach the software, so a query, a join or a filter "
-        "in front of it is the steward's assertion.",
+        "in front of it is the steward's assertion. Before the budget is reserved, the source's header is read: column "
+        "names, physical types, and whether there is any row at all.",
     ]
     if schema.row_count != "private":
         items.append("The number of rows: the steward declared it as public.")
     refused = [column.name for column in schema.learned_columns if column.outside == "refuse"]
     if refused:
         items.append(
-            "Whether a value outside the declared domain exists in "
+            "Whether a value outside the declared domain, or an undeclared empty cell, exists in "
             f"{', '.join(refused)}: the schema asks to refuse the run in that case, and its operator sees it."
         )
     return tuple(items)

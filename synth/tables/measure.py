@@ -298,9 +298,10 @@ class Measurer:
         )
 
     def _sized(self, sizes: FloatArray) -> FloatArray:
-        """Class sizes ≥ 0 that sum to the declared row count, or to their own noised sum."""
-        total = float(self._public_rows) if self._public_rows is not None else max(1.0, float(sizes.sum()))
-        return bins.project_to_simplex(sizes, total)
+        """Class sizes ≥ 0 that sum to their own noised sum, then scaled to the declared row count, if any."""
+        total = max(1.0, float(sizes.sum()))
+        scale = 1.0 if self._public_rows is None else self._public_rows / total
+        return bins.project_to_simplex(sizes, total) * scale
 
     def _bins(self, measured: Measurements, name: str, most: int) -> tuple[IntArray, FloatArray]:
         """Bins of a column, and the share of each cell within its bin."""

@@ -50,7 +50,7 @@ BODIES = {
     "measure": ("synth.stages.save_measurements", True),
     "train": ("synth.stages.fit", True),
     "sample": ("synth.stages.sample_rows", True),
-    "evaluate": ("synth.stages.internal_scores", True),
+    "evaluate": ("synth.stages.public_scores", True),
     "settle": ("synth.stages.compose_mu", True),
     "document": ("pipelines.documents.load_answers", True),
     "seal": ("synth.release.seal", True),

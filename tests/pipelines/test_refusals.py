@@ -99,3 +99,9 @@ def test_a_prefect_that_does_not_start_costs_nothing(clinic: Any, synth: Any, mo
     refused(synth("run", clinic.run_yaml), 1, "Prefect's server did not start")
     assert list(clinic.out.iterdir()) == []
     assert not clinic.ledger.exists()
+
+
+def test_a_delta_that_protects_nobody_is_refused(clinic: Any, synth: Any) -> None:
+    clinic.run["privacy"] = {"epsilon": 1.0, "delta": 0.5}
+    clinic.write()
+    assert synth("run", clinic.run_yaml).code == 3

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ class TestIntact:
         assert [(bundle / name).read_bytes() for name in (MANIFEST, ATTESTATION)] == before
 
     def test_publishing_is_one_rename(self, bundle: Path, tmp_path: Path) -> None:
-        publish(bundle, tmp_path / "published")
+        publish(bundle, tmp_path / "published", created="2025-01-31T10:15:00Z")
+        times = {path.stat().st_mtime for path in [tmp_path / "published", *(tmp_path / "published").rglob("*")]}
+        assert times == {datetime(2025, 1, 31, 10, 15, tzinfo=UTC).timestamp()}  # when it was written says nothing
         assert not bundle.exists()
         assert verify(tmp_path / "published").files == len(REQUIRED) + 1
 

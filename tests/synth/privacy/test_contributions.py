@@ -170,3 +170,9 @@ def test_a_source_that_changes_between_the_passes_is_refused(tmp_path: Path) -> 
         source.write_text("patient,ward,stay,died\n" + text)
         with pytest.raises(InvalidSource, match="changed while"):
             encode(read_batches(source, schema), codecs_of(schema), tmp_path / "codes", stays=stays)
+
+
+@pytest.mark.parametrize("nobody", ["", "NA", "None", " null "])
+def test_words_for_nobody_are_no_person(nobody: str) -> None:
+    stays = bound_contributions([pa.array([nobody, "p1", nobody])], max_rows_per_person=3)
+    assert stays.tolist() == [False, True, False]

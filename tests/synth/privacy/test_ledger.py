@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -514,3 +515,14 @@ def _first_event(ledger: Ledger, run_id: str) -> GaussianEvent:
             if run.run_id == run_id:
                 return run.events[0]
     return events_of(1)[0]
+
+
+def test_a_published_head_cannot_be_searched_for_the_times_under_it(ledger: Ledger) -> None:
+    """All else under a settling entry's hash is public; the nonce is 128 bits that never leave the ledger."""
+    heads = []
+    for name in ("one", "two"):
+        ledger.reserve(population="p", dataset="d", run_id=name, events=events_of(0.1), delta=DELTA)
+        entry = ledger.settle(name)
+        heads.append(json.loads(entry.payload)["nonce"])
+    assert all(re.fullmatch("[0-9a-f]{32}", nonce) for nonce in heads)
+    assert heads[0] != heads[1]
