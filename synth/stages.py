@@ -88,7 +88,7 @@ def encode(folder: RunFolder) -> None:
     if run.table.person_column is not None:
         stays = bound_contributions(read_persons(source, run.table), max_rows_per_person=run.table.max_rows_per_person)
     outside = encode_rows(read_batches(source, run.table), codecs, folder.codes, stays=stays)
-    write_whole(folder.internal / OUTSIDE, json.dumps(outside))
+    write_whole(folder.private / OUTSIDE, json.dumps(outside))
     logger.info("encode: the declared columns are encoded")
 
 
@@ -215,7 +215,7 @@ def _report_to_the_steward(folder: RunFolder, measured: Measurements, cells: Map
         codecs_of(folder.run().table),
         lambda keys: read_codes(folder.codes, keys),
         cells,
-        json.loads((folder.internal / OUTSIDE).read_text()),
+        json.loads((folder.private / OUTSIDE).read_text()),
         rng=np.random.default_rng(0),
     )
     write_internal_report(scores, folder.internal)

@@ -313,7 +313,11 @@ class Measurer:
         values = slice(0, codec.lattice.cells)
         mass = np.maximum(noised, 0.0)
         mass[values] = denoise(noised[values], noise)
-        mass *= measured.total / max(float(mass.sum()), 1.0)
+        known = float(mass.sum())
+        mass *= min(1.0, measured.total / max(known, 1.0))
+        # What the noise has hidden may be anywhere: it is spread evenly, not added to what happened to stand out.
+        even = codec.widths[values] / codec.widths[values].sum()
+        mass[values] += max(0.0, measured.total - known) * even
         lookup = bins.merge_ordered(mass, codec.widths, noise, codec.missing is not None, most)
         return lookup, bins.shares_of(mass, codec.widths, lookup)
 

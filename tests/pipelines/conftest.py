@@ -22,6 +22,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import quiet
+
 ROWS = 400
 COLUMNS: list[dict[str, Any]] = [
     {"name": "patient_nbr", "kind": "id"},
@@ -158,6 +160,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in [*os.environ]:
             if name.startswith(("PREFECT_", "SYNTH_")):
                 patch.delenv(name)
+        for name, value in quiet.DEFAULTS.items():  # a test may import Prefect before the command line does
+            patch.setenv(name, value)
         patch.setenv("PREFECT_HOME", str(folder / "prefect"))
         patch.setenv("XDG_DATA_HOME", str(folder / "data"))
         yield folder

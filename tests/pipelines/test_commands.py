@@ -20,7 +20,7 @@ HELP = {
     (): ("init", "schema", "plan", "run", "sample", "verify", "budget"),
     ("init",): ("schema.yaml", "run.yaml", "answers.yaml", "Nothing is overwritten"),
     ("schema",): ("draft",),
-    ("schema", "draft"): ("domain: unconfirmed", "codebook", "No value is looked at"),
+    ("schema", "draft"): ("domain: unconfirmed", "codebook", "No domain is taken from the values"),
     ("plan",): ("--json", "The source is not opened"),
     ("run",): ("--ledger", "--json", "reserved in the ledger before the first private row is read", "last line"),
     ("sample",): ("--where", "COLUMN=VALUE", "--seed", "no budget"),

@@ -88,12 +88,6 @@ class TestTheFile:
         with pytest.raises(UserError, match="file that you may write"):
             Ledger.open(f"sqlite:///{tmp_path}/file/ledger.db")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-    def test_a_folder_without_permission_is_refused(self, tmp_path: Path) -> None:
-        tmp_path.chmod(0o500)
-        with pytest.raises(UserError, match="file that you may write"):
-            Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
-
 
 class TestOtherProcesses:
     def test_another_process_blocks_no_reader(self, ledger: Ledger, reserve: Reserve, tmp_path: Path) -> None:
