@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -168,3 +169,21 @@ def test_a_table_that_is_its_target_alone(clinic: Any, made: Any) -> None:
     table, _ = made()
     assert types(table) == {"died": pa.bool_()}
     assert 200 < table.num_rows < 600
+
+
+def test_a_failing_internal_report_does_not_decide_about_the_bundle(
+    clinic: Any, synth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a bundle appears must not depend on what is computed from the exact rows after the last draw."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("8675309")
+
+    monkeypatch.setattr("synth.stages.internal_scores", fail)
+    outcome = synth("run", clinic.run_yaml)
+    assert outcome.code == 0, outcome.err
+    bundle = Path(outcome.out.strip().splitlines()[-1])
+    assert synth("verify", bundle).code == 0
+    noted = (bundle.parent / "internal" / "failure-evaluate.txt").read_text()
+    assert "ValueError" in noted and "8675309" not in noted + outcome.err
+    assert not (bundle.parent / "internal" / "report.json").exists()
