@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -56,6 +58,23 @@ def read_persons(path: Path, schema: Schema) -> Iterator[pa.Array]:
         yield batch.column(0)
 
 
+@contextmanager
+def at_rest(path: Path) -> Iterator[None]:
+    """Raise InvalidSource when the file is written or replaced meanwhile: several passes have to see the same rows."""
+    before = _state(path)
+    yield
+    if _state(path) != before:
+        raise InvalidSource("source: changed while it was being read; run again on a file at rest")
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _read(path: Path, schema: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
     source = _Source.open(path, schema)
     try:
@@ -70,7 +89,6 @@ class _Source:
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
-        self.levels = {level for c in schema.learned_columns if c.kind == "categorical" for level in c.categories}
 
     @staticmethod
     def open(path: Path, schema: Schema) -> _Source:
@@ -105,14 +123,16 @@ class _ParquetSource(_Source):
 class _CsvSource(_Source):
     def __init__(self, path: Path, schema: Schema) -> None:
         super().__init__(path, schema)
+        self.levels = {c.name: set(c.categories) for c in schema.learned_columns if c.kind == "categorical"}
         header, has_rows = _csv_header(path)
-        _check_names(path, header, schema)
+        _check_names(path, header, schema, hint=False)
         if not has_rows:
             raise InvalidSource(f"source {path}: has a header and no rows")
 
     def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         # Every column is read as text and parsed by its codec: type inference would look at values, and a value
-        # that does not parse must follow the schema's rule instead of failing the read. A declared level is no null.
+        # that does not parse must follow the schema's rule instead of failing the read.
+        levels = set().union(*self.levels.values())
         reader = pa.csv.open_csv(
             self.path,
             read_options=pa.csv.ReadOptions(block_size=8 << 20, use_threads=False),
@@ -121,14 +141,23 @@ class _CsvSource(_Source):
                 include_columns=names,
                 column_types={name: pa.string() for name in names},
                 strings_can_be_null=True,
-                null_values=[word for word in NULL_WORDS if word not in self.levels],
+                null_values=[word for word in NULL_WORDS if word not in levels],
                 quoted_strings_can_be_null=False,
             ),
         )
         with reader:
             for batch in reader:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(start, BATCH_ROWS).select(names)
+                    yield self._without_null_words(batch.slice(start, BATCH_ROWS).select(names))
+
+    def _without_null_words(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A word that is a level of one column still stands for a missing value in the others."""
+        words = set(NULL_WORDS).intersection(set().union(*self.levels.values()))
+        for i, name in enumerate(batch.schema.names) if words else ():
+            here = pa.array(sorted(words - self.levels.get(name, set())), pa.string())
+            text = batch.column(i)
+            batch = batch.set_column(i, name, pc.if_else(pc.is_in(text, here), pa.scalar(None, pa.string()), text))
+        return batch
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -165,17 +194,22 @@ def _csv_header(path: Path) -> tuple[list[str], bool]:
         raise InvalidSource(f"source {path}: is neither Parquet nor UTF-8 CSV text") from None
 
 
-def _check_names(path: Path, names: list[str], schema: Schema) -> None:
+def _check_names(path: Path, names: list[str], schema: Schema, *, hint: bool = True) -> None:
+    """Raise InvalidSource unless every declared column is there once.
+
+    `hint` tells the nearest name of the file. Not for CSV: the first line of one without a header is a person's row.
+    """
     counts = Counter(names)
     problems = []
     person = [schema.person_column] if schema.person_column else []
     for name in [*(column.name for column in schema.learned_columns), *person]:
         if counts[name] == 0:
-            problems.append(f"column {name} is missing{nearest(name, names)}")
+            problems.append(f"column {name} is missing{nearest(name, names) if hint else ''}")
         elif counts[name] > 1:
             problems.append(f"column {name} appears {counts[name]} times")
     if problems:
-        raise InvalidSource(f"source {path}: {'; '.join(problems)}")
+        advice = "" if hint else "; a CSV file names its columns in its first line"
+        raise InvalidSource(f"source {path}: {'; '.join(problems)}{advice}")
 
 
 def _holds(kind: pa.DataType, column: AnyColumn) -> bool:
