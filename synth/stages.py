@@ -26,7 +26,7 @@ from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.public import cells_of, public_scores
 from synth.facts import DataFacts, ModelFacts, PrivacyFacts, PublicFacts, QualityFacts, RunFacts
 from synth.files import PRIVATE_FOLDER, write_whole
-from synth.ingest import read_batches, read_persons
+from synth.ingest import at_rest, read_batches, read_persons
 from synth.parquet import synthetic_metadata, write_parts
 from synth.prepare import plan_run
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
@@ -85,9 +85,11 @@ def encode(folder: RunFolder) -> None:
     run = folder.run()
     codecs = codecs_of(run.table)
     source, stays = run.config.source.path, None
-    if run.table.person_column is not None:
-        stays = bound_contributions(read_persons(source, run.table), max_rows_per_person=run.table.max_rows_per_person)
-    outside = encode_rows(read_batches(source, run.table), codecs, folder.codes, stays=stays)
+    with at_rest(source):
+        if run.table.person_column is not None:
+            persons = read_persons(source, run.table)
+            stays = bound_contributions(persons, max_rows_per_person=run.table.max_rows_per_person)
+        outside = encode_rows(read_batches(source, run.table), codecs, folder.codes, stays=stays)
     write_whole(folder.private / OUTSIDE, json.dumps(outside))
     logger.info("encode: the declared columns are encoded")
 
