@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,45 +14,10 @@ import pytest
 
 from synth.errors import UserError, VerificationFailed
 from synth.files import canonical_json
-from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger
 from synth.release import ATTESTATION, MANIFEST, REQUIRED, publish, seal, verify
 
 Tamper = Callable[[Path], object]
-EVENT = GaussianEvent(name="all", sensitivity=1, replace_one_sensitivity=math.sqrt(2), noise_scale=4)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    ledger.reserve(population="people", dataset="toy", run_id="toy-1", events=[EVENT], delta=1e-5)
-    ledger.spend("toy-1", EVENT)
-    ledger.settle("toy-1")
-    return ledger
-
-
-def claims(head: str) -> dict[str, Any]:
-    return {
-        "x_synth": {
-            "run": "toy-1",
-            "population": {"name": "people"},
-            "epsilon": 0.5,
-            "delta": 1e-5,
-            "ledger_head": head,
-        }
-    }
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, ledger: Ledger) -> Path:
-    folder = tmp_path / "bundle"
-    for name in (*REQUIRED, "data/part-00000.parquet"):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"content of {name}")
-    (folder / "privacy.json").write_bytes(canonical_json(claims(ledger.head())))
-    seal(folder)
-    return folder
 
 
 def rewritten(path: Path, change: Callable[[Any], Any]) -> None:
@@ -74,18 +38,25 @@ def payload_of(bundle: Path) -> Any:
 
 
 class TestIntact:
-    def test_a_sealed_bundle(self, bundle: Path, ledger: Ledger) -> None:
-        found = verify(bundle, ledger=ledger)
+    def test_a_sealed_bundle(self, charged: Path, ledger: Ledger) -> None:
+        found = verify(charged, ledger=ledger)
         assert found.as_dict() == {
             "run_id": "toy-1",
             "epsilon": 0.5,
             "delta": 1e-5,
             "files": len(REQUIRED) + 1,
+            "state": "candidate",
+            "by": None,
+            "key_id": None,
+            "time": None,
+            "reason": None,
             "approved": False,
+            "origin_checked": False,
             "ledger_checked": True,
+            "manifest": _hash(charged / MANIFEST),
             "intact": True,
         }
-        assert not verify(bundle).ledger_checked
+        assert not verify(charged).ledger_checked
 
     def test_the_attestation_binds_the_manifest(self, bundle: Path) -> None:
         statement = payload_of(bundle)
@@ -152,7 +123,7 @@ def statement(**changes: Any) -> Tamper:
     """A privacy statement that says something else, in a bundle that is consistent otherwise."""
 
     def tamper(bundle: Path) -> None:
-        changed = claims("0" * 64)
+        changed = json.loads((bundle / "privacy.json").read_bytes())
         changed["x_synth"].update(changes)
         (bundle / "privacy.json").write_text(json.dumps(changed))
         rewritten(bundle / MANIFEST, lambda m: m["files"].update({"privacy.json": _hash(bundle / "privacy.json")}))
@@ -175,6 +146,7 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
     "a link instead of a file": (replace_by_link, "part-00000.parquet: is neither a file nor a folder"),
     "a link to a folder": (lambda b: (b / "more").symlink_to("/"), "more: is neither a file nor a folder"),
     "a pipe": (lambda b: os.mkfifo(b / "pipe"), "pipe: is neither a file nor a folder"),
+    "an empty folder": (lambda b: (b / "Eve was here").mkdir(), "Eve was here: is an empty folder"),
     "no manifest": (drop(MANIFEST), "has no manifest.json"),
     "no attestation": (drop(ATTESTATION), "has no attestation.json"),
     "a manifest that is not canonical": (
@@ -210,7 +182,15 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
     ),
     "an unknown key in the attestation": (envelope(lambda e: {**e, "by": "me"}), "attestation.json: has unknown or"),
     "another payload type": (envelope(lambda e: {**e, "payloadType": "text"}), "is not an in-toto statement"),
-    "a signature": (envelope(lambda e: {**e, "signatures": [{"sig": "x"}]}), "carries a signature"),
+    "a signature that is none": (
+        envelope(lambda e: {**e, "signatures": [{"sig": "x"}]}),
+        "a signature: has unknown or",
+    ),
+    "signatures that are no list": (envelope(lambda e: {**e, "signatures": {}}), "signatures are not a list"),
+    "an empty signature": (
+        envelope(lambda e: {**e, "signatures": [{"keyid": "", "sig": ""}]}),
+        "is not what a statement of this software holds",
+    ),
     "bad base64": (envelope(lambda e: {**e, "payload": "***"}), "payload is not base64"),
     "base64 with a line break": (envelope(lambda e: {**e, "payload": e["payload"] + "\n"}), "is not base64"),
     "a payload that is no text": (envelope(lambda e: {**e, "payload": 3}), "is not base64"),
@@ -243,12 +223,12 @@ class TestTampering:
 class TestDemands:
     def test_a_signature_that_a_candidate_does_not_have(self, bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(VerificationFailed, match="unsigned candidate") as caught:
-            verify(bundle, public_key=tmp_path / "steward.pub")
+            verify(bundle, keys=[tmp_path / "steward.pub"])
         assert caught.value.exit_code == 4
 
-    def test_a_ledger_that_holds_the_entry(self, bundle: Path, tmp_path: Path) -> None:
+    def test_a_ledger_that_holds_the_entry(self, bundle: Path, tmp_path: Path, event: Any) -> None:
         other = Ledger.open(f"sqlite:///{tmp_path / 'other.db'}")
-        other.reserve(population="people", dataset="toy", run_id="toy-2", events=[EVENT], delta=1e-5)
+        other.reserve(population="people", dataset="toy", run_id="toy-2", events=[event], delta=1e-5)
         with pytest.raises(VerificationFailed, match="another ledger, or one that was rolled back"):
             verify(bundle, ledger=other)
 
