@@ -7,10 +7,13 @@ choose *what* the later ones measure, never how much is spent: every event below
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from synth.errors import UserError
 from synth.privacy.accounting import mu_of
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 
 MAX_PAIRS_WITHOUT_SCORES = 100
 SCORES_SHARE = 0.05
@@ -26,6 +29,7 @@ ONE_WAY = "binned one-way histograms by class"
 PAIR_SCORES = "scores of candidate pairs"
 PAIRS_BY_CLASS = "pair tables by class"
 PAIRS_SUMMED = "pair tables over all classes"
+CRITIC = "critic trained by DP-SGD"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class TablePlan:
         mu_pairs_summed: μ spent on pair tables over all classes; None without pairs.
         candidate_pairs: pairs of columns that could be measured.
         max_rows_per_person: m, by which every sensitivity in rows is multiplied.
-        events: all of it, for the ledger, in the order of the releases.
+        critic: the steps of the critic trained by DP-SGD; None without one.
+        releases: the Gaussian releases, in order.
     """
 
     fine_noise: float
@@ -54,7 +59,13 @@ class TablePlan:
     mu_pairs_summed: float | None
     candidate_pairs: int
     max_rows_per_person: int
-    events: tuple[GaussianEvent, ...]
+    critic: PoissonGaussianEvent | None
+    releases: tuple[GaussianEvent, ...]
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Everything that is charged."""
+        return self.releases if self.critic is None else (*self.releases, self.critic)
 
 
 def one_way_share(epsilon: float, candidate_pairs: int) -> float:
@@ -81,8 +92,13 @@ def plan_table(
     classes_known: bool,
     pairs_by_class: bool,
     max_rows_per_person: int = 1,
+    critic_share: float = 0.0,
+    critic_steps: int = 0,
+    critic_sample_rate: float = 0.0,
 ) -> TablePlan:
-    """Split (ε, δ) over the releases of a table run.
+    """Split (ε, δ) over the releases of a table run, and over the critic when it gets a share.
+
+    Raises UserError when the critic's share is too small for any noise to fit it.
 
     Args:
         epsilon: the run's ε; delta: its δ.
@@ -93,6 +109,8 @@ def plan_table(
         classes_known: False when a numeric target must first be cut into bins (charged).
         pairs_by_class: whether pairs are measured within classes too.
         max_rows_per_person: m; a person's rows can all fall into the same cells, so it multiplies every sensitivity.
+        critic_share: share of what remains after bins and class sizes that a critic gets, in [0, 1].
+        critic_steps: DP-SGD steps of the critic; critic_sample_rate: chance of a person to join one of them.
     """
     total = mu_of(epsilon, delta) ** 2
     m = max_rows_per_person
@@ -103,6 +121,9 @@ def plan_table(
         events.append(_event(TARGET_BINS, m, target_noise))
         total -= TARGET_BINS_SHARE * total
     ones = total * one_way_share(epsilon, candidate_pairs)
+    if critic_share > 0 and not candidate_pairs:
+        # There are no pairs to share with, so the histograms take what the critic leaves.
+        ones = total * (1 - critic_share * (1 - one_way_share(epsilon, 1)))
     fine_noise = m * math.sqrt((histograms + 1 + detail_weight * detail_blocks) / (FINE_SHARE * ones))
     events.append(_event(FINE, m * math.sqrt(histograms + 1), fine_noise))
     detail_noise = None
@@ -112,8 +133,9 @@ def plan_table(
     one_way_noise = m * math.sqrt(histograms / ((1 - FINE_SHARE) * ones))
     events.append(_event(ONE_WAY, m * math.sqrt(histograms), one_way_noise))
     score_noise = by_class = summed = None
-    rest = total - ones
-    if candidate_pairs:
+    # The critic's part is left open here: what it costs beside the others is found by its own accountant below.
+    rest = (1 - critic_share) * (total - ones)
+    if candidate_pairs and rest > 0:
         if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
             score_noise = m * math.sqrt(candidate_pairs / (SCORES_SHARE * rest))
             # Replacing a row can move a score by 2, adding or removing one by 1 (PRIVACY.md).
@@ -137,8 +159,30 @@ def plan_table(
         mu_pairs_summed=summed,
         candidate_pairs=candidate_pairs,
         max_rows_per_person=m,
-        events=tuple(events),
+        critic=None
+        if critic_share == 0
+        else _critic(epsilon, delta, tuple(events), steps=critic_steps, sample_rate=critic_sample_rate),
+        releases=tuple(events),
     )
+
+
+@lru_cache(maxsize=64)
+def _critic(
+    epsilon: float, delta: float, beside: Sequence[GaussianEvent], *, steps: int, sample_rate: float
+) -> PoissonGaussianEvent:
+    """The critic's event, with as little noise as (ε, δ) of the whole run allows. Takes seconds the first time."""
+    from synth.privacy.pld import calibrate_noise_multiplier  # slow to load; most runs have no critic
+
+    try:
+        noise = calibrate_noise_multiplier(
+            sample_rate=sample_rate, steps=steps, epsilon=epsilon, delta=delta, beside=beside
+        )
+    except ValueError:
+        raise UserError(
+            f"synthesizer.critic_share: at epsilon {epsilon:g} no amount of noise lets a critic of {steps} steps fit "
+            "into its share; raise the share, or set it to 0"
+        ) from None
+    return PoissonGaussianEvent(name=CRITIC, sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
 
 
 def by_class_share_of(epsilon: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,7 @@ class GaussianEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mechanism: str = Field(default="gaussian", pattern="^gaussian$")
+    mechanism: Literal["gaussian"] = "gaussian"
     name: str = Field(min_length=1, description="what was released, e.g. 'one-way histograms'")
     sensitivity: float = Field(gt=0, allow_inf_nan=False)
     replace_one_sensitivity: float = Field(gt=0, allow_inf_nan=False)
@@ -51,4 +51,4 @@ class PoissonGaussianEvent(BaseModel):
     steps: int = Field(ge=1)
 
 
-Event = GaussianEvent | PoissonGaussianEvent
+Event = Annotated[GaussianEvent | PoissonGaussianEvent, Field(discriminator="mechanism")]

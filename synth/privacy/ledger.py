@@ -7,12 +7,13 @@
     ledger.settle(run_id)                                at the end; or void(run_id) if nothing was drawn
 
 A run that stops without settle or void stays charged in full. Nothing measured on private data is ever
-written here: events hold names, sensitivities and noise scales, all fixed by the config.
+written here: events hold names and the constants of their mechanisms, all fixed by the config.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 from synth.errors import UserError
 from synth.privacy.accounting import MAX_EPSILON
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import Event
 from synth.privacy.ledger_backup import backup_of, entries_of
 from synth.privacy.ledger_books import DEFAULT_DELTA, Books, PopulationBudget, format_epsilon, little_left, replay
 from synth.privacy.ledger_chain import GENESIS, Entry, Kind, head_of, verify_links
@@ -74,12 +75,12 @@ class Ledger:
         """Where it is, for people: the file's path, or that it is PostgreSQL. Free of secrets."""
         return self._store.place
 
-    def refuse_if_over_cap(self, population: str, events: Sequence[GaussianEvent]) -> None:
+    def refuse_if_over_cap(self, population: str, events: Sequence[Event]) -> None:
         """Raise BudgetExceeded when reserving `events` now would pass the cap. Writes nothing."""
         self._books().refuse_if_over_cap(_named("population", population), events)
 
     def reserve(
-        self, *, population: str, dataset: str, run_id: str, events: Sequence[GaussianEvent], delta: float
+        self, *, population: str, dataset: str, run_id: str, events: Sequence[Event], delta: float
     ) -> Reservation:
         """Charge all of a run's events, before its first private read. The result's `runs_left` is set.
 
@@ -104,7 +105,7 @@ class Ledger:
 
         return replace(follow(None, self._store.append(decide)), runs_left=left)
 
-    def spend(self, run_id: str, event: GaussianEvent) -> Entry:
+    def spend(self, run_id: str, event: Event) -> Entry:
         """Note that a mechanism starts to draw, before its first draw. The run cannot be voided any more.
 
         Raises PrivacyRefusal unless `event` was reserved by this open run and not yet spent.
@@ -192,6 +193,24 @@ class Ledger:
     def population(self, name: str) -> PopulationBudget | None:
         """The population's account, None when the ledger has never heard of it."""
         return self._books().budget_of(name)
+
+    def charged(self, run_id: str) -> bool:
+        """Whether the run counts for a population. False for one that the ledger has never heard of."""
+        run = self._books().runs.get(run_id)
+        return run is not None and run.charged
+
+    def unspent(self, run_id: str) -> tuple[Event, ...]:
+        """The events that a run has reserved and not spent. None for one that the ledger has never heard of."""
+        run = self._books().runs.get(run_id)
+        return () if run is None else tuple((Counter(run.events) - Counter(run.spent)).elements())
+
+    def charged_events(self, population: str) -> list[Event]:
+        """Every event that counts against the population, those of overlapping ones included."""
+        return self._books().charged_events(population)
+
+    def runs_left(self, population: str, events: Sequence[Event]) -> int | None:
+        """How many more runs with these events fit under the cap; None without a cap."""
+        return self._books().runs_left(population, events)
 
     def populations(self) -> tuple[PopulationBudget, ...]:
         """The accounts of all populations with a run, a cap or an overlap, by name."""

@@ -7,7 +7,7 @@ is protected by their composition, which is what the balance states and every on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from synth.errors import BudgetExceeded, PrivacyRefusal, VerificationFailed
@@ -15,16 +15,19 @@ from synth.privacy.accounting import (
     EPSILON_DECIMALS,
     MAX_EPSILON,
     compose_mu,
-    compose_replace_one_mu,
-    delta_of,
     epsilon_of,
     mu_of,
 )
-from synth.privacy.events import GaussianEvent
+from synth.privacy.composition import composed_mu, only_gaussian, replace_one_epsilon_of, within
+from synth.privacy.composition import epsilon_of as epsilon_of_events
+from synth.privacy.events import Event, GaussianEvent
 from synth.privacy.ledger_chain import Entry
 from synth.privacy.reservations import Cap, Overlap, Reservation, follow, read_payload
 
 DEFAULT_DELTA = 1e-5
+MOST_RUNS = 10_000
+"""Runs with DP-SGD are counted no further: each try asks the accountant."""
+BISECTIONS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,9 @@ class PopulationBudget:
     """All runs that count for one population, composed at `delta`. ε values are rounded up, what is left down.
 
     `overlaps` names the other populations whose runs count too. `cap` is the tightest among theirs and its own, set on
-    `capped_population`. `epsilon_left` is the largest ε at the cap's δ that one more Gaussian run may have, and
-    `mu_squared_left` the same in the quantity that adds up; `runs_left` is how many more runs like the latest one fit.
+    `capped_population`. `mu` is None where DP-SGD took part.
+    `epsilon_left` is the largest ε at the cap's δ that one more Gaussian run may have, and
+    `mu_squared_left` its μ²; `runs_left` is how many more runs like the latest one fit.
     All are None without a cap, and `runs_left` without a run.
     """
 
@@ -44,7 +48,7 @@ class PopulationBudget:
     void: tuple[Reservation, ...]
     cap: Cap | None
     capped_population: str | None
-    mu: float
+    mu: float | None
     epsilon: float
     replace_one_epsilon: float
     mu_squared_left: float | None
@@ -98,7 +102,7 @@ class Books:
         """The smallest δ that a run which counts for the population was reserved at."""
         return min((run.delta for run in self.runs_of(population)), default=None)
 
-    def charged_events(self, population: str) -> list[GaussianEvent]:
+    def charged_events(self, population: str) -> list[Event]:
         """Every event that counts against the population."""
         return [event for run in self.runs_of(population) if run.charged for event in run.events]
 
@@ -117,8 +121,7 @@ class Books:
         capped, cap = self.tightest_cap(population) or (None, None)
         delta = cap.delta if cap else self.smallest_delta(population) or DEFAULT_DELTA
         events = self.charged_events(population)
-        mu = compose_mu(events)
-        left = None if cap is None else max(0.0, mu_of(cap.epsilon, cap.delta) ** 2 - mu**2)
+        left = None if cap is None else mu_squared_beside(events, cap)
         return PopulationBudget(
             population=population,
             overlaps=tuple(sorted(self.connected(population) - {population})),
@@ -127,32 +130,38 @@ class Books:
             void=tuple(run for run in runs if not run.charged),
             cap=cap,
             capped_population=capped,
-            mu=mu,
-            epsilon=epsilon_of(mu, delta),
-            replace_one_epsilon=epsilon_of(compose_replace_one_mu(events), delta),
+            mu=composed_mu(events),
+            epsilon=epsilon_of_events(events, delta),
+            replace_one_epsilon=replace_one_epsilon_of(events, delta),
             mu_squared_left=left,
             epsilon_left=None if left is None else largest_epsilon(left, delta),
             runs_left=self.runs_left(population, charged[-1].events) if charged else None,
         )
 
-    def runs_left(self, population: str, events: Sequence[GaussianEvent]) -> int | None:
+    def runs_left(self, population: str, events: Sequence[Event]) -> int | None:
         """How many more runs with these events fit under the cap; None without a cap."""
         tightest = self.tightest_cap(population)
         if tightest is None:
             return None
         if not self.fits(population, events):
             return 0
-        cap, mu = tightest[1], compose_mu(self.charged_events(population))
-        return max(1, int((mu_of(cap.epsilon, cap.delta) ** 2 - mu**2) / compose_mu(events) ** 2 + 1e-9))
+        cap, charged = tightest[1], self.charged_events(population)
+        before, each = only_gaussian(charged), only_gaussian(events)
+        if before is not None and each is not None:
+            left = mu_of(cap.epsilon, cap.delta) ** 2 - compose_mu(before) ** 2
+            return max(1, int(left / compose_mu(each) ** 2 + 1e-9))
+        return _most(lambda runs: within([*charged, *list(events) * runs], cap.epsilon, cap.delta))
 
-    def refuse_if_over_cap(self, population: str, events: Sequence[GaussianEvent]) -> None:
+    def refuse_if_over_cap(self, population: str, events: Sequence[Event]) -> None:
         """Raise BudgetExceeded when these events on top of all charged ones pass the cap."""
-        tightest, budget = self.tightest_cap(population), self.budget_of(population)
-        if tightest is None or budget is None or self.fits(population, events):
+        tightest = self.tightest_cap(population)
+        if tightest is None or self.fits(population, events):
             return
+        budget = self.budget_of(population)
+        assert budget is not None  # it has a cap
         capped, cap = tightest
         owner = "its cap" if capped == population else f"the cap of {capped!r}, which it overlaps,"
-        would_be = format_epsilon(epsilon_of(self._mu_with(population, events), cap.delta))
+        would_be = format_epsilon(epsilon_of_events([*self.charged_events(population), *events], cap.delta))
         limit, spent, left = map(format_epsilon, (cap.epsilon, budget.epsilon, budget.epsilon_left or 0.0))
         remedy = f"lower the run's epsilon to at most {left}" if budget.epsilon_left else "nothing is left"
         raise BudgetExceeded(
@@ -161,17 +170,44 @@ class Books:
             "or have the steward raise the cap (synth budget cap)"
         )
 
-    def fits(self, population: str, events: Sequence[GaussianEvent]) -> bool:
+    def fits(self, population: str, events: Sequence[Event]) -> bool:
         """Whether these events on top of all charged ones stay within every cap that binds; True without one."""
         caps = [self.caps[name] for name in self.connected(population) if name in self.caps]
         if not caps:
             return True
-        mu = self._mu_with(population, events)
-        # δ at the cap's ε, not ε at its δ: this comparison needs no rounding, so a run may use a cap whole.
-        return all(delta_of(cap.epsilon, mu) <= cap.delta for cap in caps)
+        together = [*self.charged_events(population), *events]
+        return all(within(together, cap.epsilon, cap.delta) for cap in caps)
 
-    def _mu_with(self, population: str, events: Sequence[GaussianEvent]) -> float:
-        return compose_mu([*self.charged_events(population), *events])
+
+def mu_squared_beside(events: Sequence[Event], cap: Cap) -> float:
+    """The largest μ² that a Gaussian run may have beside these events under a cap; 0 if none. Rounded down."""
+    whole = mu_of(cap.epsilon, cap.delta) ** 2
+    gaussian = only_gaussian(events)
+    if gaussian is not None:
+        return max(0.0, whole - compose_mu(gaussian) ** 2)
+
+    def fits(mu_squared: float) -> bool:
+        mu = math.sqrt(mu_squared)
+        run = GaussianEvent(name="one more", sensitivity=mu, replace_one_sensitivity=mu, noise_scale=1.0)
+        return within([*events, run], cap.epsilon, cap.delta)
+
+    low, high = 0.0, whole
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _most(fits: Callable[[int], bool]) -> int:
+    """The largest number up to MOST_RUNS that fits, given that 1 does and that what fits fits with fewer too."""
+    low, high = 1, 2
+    while high <= MOST_RUNS and fits(high):
+        low, high = high, 2 * high
+    high = min(high, MOST_RUNS + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def largest_epsilon(mu_squared: float, delta: float) -> float:

@@ -19,7 +19,7 @@ from synth.privacy.ledger_table import ENTRIES, LAYOUT_VERSION, METADATA, T
 
 SCHEMA = "synth_ledger"
 LOCK = 0x53594E4C  # "SYNL"
-CONNECT_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = 30
 PLACE = "(PostgreSQL)"  # neither host nor user: what an environment variable filled in is never written out
 
 GUARDS = (

@@ -8,8 +8,11 @@ would be a fault in one of the two.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Literal
 
 import dp_accounting
@@ -24,6 +27,11 @@ from synth.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 
 DISCRETISATION = 1e-4
+COARSE = 20
+"""How much coarser, at most, the distributions are with which a calibration finds out where to look."""
+MOST_NOISE = 1e6
+REMEMBERED = 16
+"""Loss distributions that are kept; a large one takes tens of megabytes."""
 _RELATION = {
     "add-or-remove-one": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace-one": dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -41,46 +49,34 @@ def epsilon_of(events: Iterable[Event], delta: float, *, neighbours: Neighbours 
         return gaussian_epsilon_of(mu, delta)
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie strictly between 0 and 1, not {delta}")
-    parts = [_distribution(event, neighbours).self_compose(event.steps) for event in sampled]
-    if mu > 0:
-        parts.append(_gaussian(1 / mu))
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.compose(part)
-    return round_up(float(whole.get_epsilon_for_delta(delta)))
+    return _epsilon(mu, sampled, delta, neighbours, DISCRETISATION)
 
 
 def renyi_epsilon_of(events: Iterable[Event], delta: float) -> float:
     """The second opinion: ε under add/remove of one unit by Rényi DP; at least the exact value."""
-    accountant = RdpAccountant()
-    for event in events:
-        if isinstance(event, GaussianEvent):
-            accountant.compose(dp_accounting.GaussianDpEvent(1 / event.mu))
-        else:
-            inner = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sample_rate, inner), event.steps)
-    return float(accountant.get_epsilon(delta))
+    mu, sampled = _split(events, "add-or-remove-one")
+    return _renyi_epsilon(mu, sampled, delta)
 
 
 def calibrate_noise_multiplier(
     *, sample_rate: float, steps: int, epsilon: float, delta: float, beside: Iterable[Event] = ()
 ) -> float:
-    """The smallest noise multiplier (rounded up to 1e-3) with which DP-SGD and `beside` are (ε, δ)-DP together.
+    """The smallest noise multiplier (rounded up to 1e-6) with which DP-SGD and `beside` are (ε, δ)-DP together.
 
     `beside` is what the same run spends elsewhere: bins, moments, public scores. Known value: sample rate .01, 10,000
     steps, (1, 1e-5): 3.813. Raises ValueError when `beside` alone leaves nothing.
     """
-    others = tuple(beside)
-    if others and epsilon_of(others, delta) >= epsilon:
+    elsewhere = tuple(beside)
+    mu, others = _split(elsewhere, "add-or-remove-one")
+    if elsewhere and epsilon_of(elsewhere, delta) >= epsilon:
         raise ValueError("the other releases leave no budget for DP-SGD")
 
-    def excess(noise_multiplier: float) -> float:
-        event = PoissonGaussianEvent(
-            name="calibration", sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=steps
-        )
-        return epsilon_of((*others, event), delta) - epsilon
+    def excess(noise_multiplier: float, interval: float = DISCRETISATION) -> float:
+        sampled = _merged([*others, (sample_rate, noise_multiplier, steps)])
+        return _epsilon(mu, sampled, delta, "add-or-remove-one", interval) - epsilon
 
-    return _smallest(excess, decimals=3)
+    coarse = min(COARSE * DISCRETISATION, max(DISCRETISATION, epsilon / 200))
+    return _smallest(excess, coarse=coarse, decimals=6)
 
 
 def split_mu(epsilon: float, delta: float, shares: dict[str, float]) -> dict[str, float]:
@@ -100,46 +96,113 @@ def delta_at(events: Iterable[Event], epsilon: float, *, neighbours: Neighbours 
     mu, sampled = _split(events, neighbours)
     if not sampled:
         return delta_of(epsilon, mu)
-    whole = _gaussian(1 / mu) if mu > 0 else None
-    for event in sampled:
-        part = _distribution(event, neighbours).self_compose(event.steps)
-        whole = part if whole is None else whole.compose(part)
-    assert whole is not None
-    return float(whole.get_delta_for_epsilon(epsilon))
+    return _delta(mu, sampled, epsilon, neighbours)
 
 
-def _split(events: Iterable[Event], neighbours: Neighbours) -> tuple[float, list[PoissonGaussianEvent]]:
+Sampled = tuple[tuple[float, float, int], ...]
+"""Sample rate, noise multiplier and steps of each kind of DP-SGD, in order."""
+
+
+def _split(events: Iterable[Event], neighbours: Neighbours) -> tuple[float, Sampled]:
+    """μ of the Gaussian events, and the others."""
     everything = tuple(events)
     gaussian = [event for event in everything if isinstance(event, GaussianEvent)]
     mu = compose_mu(gaussian) if neighbours == "add-or-remove-one" else compose_replace_one_mu(gaussian)
-    return mu, [event for event in everything if isinstance(event, PoissonGaussianEvent)]
+    sampled = [event for event in everything if isinstance(event, PoissonGaussianEvent)]
+    return mu, _merged((event.sample_rate, event.noise_multiplier, event.steps) for event in sampled)
 
 
-def _distribution(event: PoissonGaussianEvent, neighbours: Neighbours) -> Any:
-    return privacy_loss_distribution.from_gaussian_mechanism(
-        event.noise_multiplier,
+def _merged(sampled: Iterable[tuple[float, float, int]]) -> Sampled:
+    # Composition knows no order, so runs with the same settings are one longer run.
+    steps: dict[tuple[float, float], int] = {}
+    for rate, noise, count in sampled:
+        steps[rate, noise] = steps.get((rate, noise), 0) + count
+    return tuple(sorted((rate, noise, count) for (rate, noise), count in steps.items()))
+
+
+@lru_cache(maxsize=1 << 10)
+def _epsilon(mu: float, sampled: Sampled, delta: float, neighbours: Neighbours, interval: float) -> float:
+    return round_up(float(_whole(mu, sampled, neighbours, interval).get_epsilon_for_delta(delta)))
+
+
+@lru_cache(maxsize=1 << 10)
+def _delta(mu: float, sampled: Sampled, epsilon: float, neighbours: Neighbours) -> float:
+    return float(_whole(mu, sampled, neighbours, DISCRETISATION).get_delta_for_epsilon(epsilon))
+
+
+@lru_cache(maxsize=1 << 10)
+def _renyi_epsilon(mu: float, sampled: Sampled, delta: float) -> float:
+    accountant = RdpAccountant()
+    if mu > 0:
+        accountant.compose(dp_accounting.GaussianDpEvent(1 / mu))
+    with _without_warnings():
+        for rate, noise, steps in sampled:
+            inner = dp_accounting.GaussianDpEvent(noise)
+            accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, inner), steps)
+        return float(accountant.get_epsilon(delta))
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    # It says which Rényi orders it left out: the bound holds for those that remain.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _whole(mu: float, sampled: Sampled, neighbours: Neighbours, interval: float) -> Any:
+    parts = [_composed(*settings, neighbours, interval) for settings in sampled]
+    if mu > 0:
+        parts.append(_gaussian(1 / mu, interval))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.compose(part)
+    return whole
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _composed(rate: float, noise: float, steps: int, neighbours: Neighbours, interval: float) -> Any:
+    one = privacy_loss_distribution.from_gaussian_mechanism(
+        noise,
         sensitivity=1.0,
-        value_discretization_interval=DISCRETISATION,
-        sampling_prob=event.sample_rate,
+        value_discretization_interval=interval,
+        sampling_prob=rate,
         neighboring_relation=_RELATION[neighbours],
     )
+    return one.self_compose(steps)
 
 
-def _gaussian(standard_deviation: float) -> Any:
+@lru_cache(maxsize=REMEMBERED)
+def _gaussian(standard_deviation: float, interval: float) -> Any:
     # Its sensitivity is already that of the relation in question, so one relation serves both.
     return privacy_loss_distribution.from_gaussian_mechanism(
-        standard_deviation, sensitivity=1.0, value_discretization_interval=DISCRETISATION
+        standard_deviation, sensitivity=1.0, value_discretization_interval=interval
     )
 
 
-def _smallest(excess: Callable[[float], float], *, decimals: int) -> float:
+def _smallest(excess: Callable[..., float], *, coarse: float, decimals: int) -> float:
+    """The smallest noise multiplier without excess: found on coarse distributions, then nearby on the fine ones."""
     low, high = 0.3, 1.0
-    while excess(high) > 0:
+    while excess(high, coarse) > 0:
         low, high = high, 2 * high
-        if high > 1e6:
+        if high > MOST_NOISE:
             raise ValueError("no noise multiplier meets this target")
-    while low > 1e-2 and excess(low) <= 0:
+    while low > 1e-2 and excess(low, coarse) <= 0:
         low, high = low / 2, low
+    # Coarser is more pessimistic: what suffices there suffices on the fine ones too, with a little to spare.
+    high = brentq(excess, low, high, args=(coarse,), xtol=1e-4) + 1e-4
+    low = high
+    step = 0.01
+    while excess(low) <= 0:
+        low, high, step = low * (1 - step), low, min(0.5, 2 * step)
+        if low < 1e-2:
+            break
+    while excess(high) > 0:
+        low, high = high, high * 1.01
     root = brentq(excess, low, high, xtol=10.0 ** -(decimals + 1))
     found = math.ceil(root * 10**decimals) / 10**decimals
     while excess(found) > 0:

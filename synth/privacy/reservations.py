@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synth.errors import PrivacyRefusal
 from synth.files import canonical_json
-from synth.privacy.accounting import MAX_EPSILON, compose_mu, epsilon_of
-from synth.privacy.events import GaussianEvent
+from synth.privacy.accounting import MAX_EPSILON
+from synth.privacy.composition import composed_mu, epsilon_of
+from synth.privacy.events import Event
 from synth.privacy.ledger_chain import Entry
 
 REMEMBERED = 1 << 14  # payloads; each is read again and again, and never changes
@@ -35,16 +36,16 @@ class _Payload(BaseModel):
 
 
 class ReservePayload(_Payload):
-    """What a run is going to do. Names, sensitivities and noise scales only: nothing measured."""
+    """What a run is going to do. Names and public constants of its mechanisms only: nothing measured."""
 
     delta: float = Field(gt=0, lt=1)
-    events: tuple[GaussianEvent, ...] = Field(min_length=1)
+    events: tuple[Event, ...] = Field(min_length=1)
 
 
 class SpendPayload(_Payload):
     """The reserved event whose mechanism starts to draw."""
 
-    event: GaussianEvent
+    event: Event
 
 
 class EndPayload(_Payload):
@@ -91,8 +92,8 @@ class Reservation:
     dataset: str
     time: str
     delta: float
-    events: tuple[GaussianEvent, ...]
-    spent: tuple[GaussianEvent, ...] = ()
+    events: tuple[Event, ...]
+    spent: tuple[Event, ...] = ()
     state: Literal["open", "settled", "void"] = "open"
     runs_left: int | None = None
 
@@ -102,14 +103,14 @@ class Reservation:
         return self.state != "void"
 
     @property
-    def mu(self) -> float:
-        """Gaussian-DP parameter of all its events, add/remove of one unit."""
-        return compose_mu(self.events)
+    def mu(self) -> float | None:
+        """Gaussian-DP parameter of all its events, add/remove of one unit; None with DP-SGD, which has none."""
+        return composed_mu(self.events)
 
     @property
     def epsilon(self) -> float:
         """ε of all its events at its own δ, rounded up."""
-        return epsilon_of(self.mu, self.delta)
+        return epsilon_of(self.events, self.delta)
 
 
 def follow(run: Reservation | None, entry: Entry) -> Reservation:
@@ -150,7 +151,7 @@ def _reserved(entry: Entry, payload: ReservePayload) -> Reservation:
     )
 
 
-def _spent(run: Reservation, event: GaussianEvent) -> Reservation:
+def _spent(run: Reservation, event: Event) -> Reservation:
     waiting = Counter(run.events) - Counter(run.spent)
     if waiting[event] < 1:
         raise PrivacyRefusal(

@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
-from synth.schema import Schema
+from collections.abc import Iterable
+
+from synth.privacy.accounting import round_up
+from synth.privacy.composition import only_gaussian
+from synth.privacy.events import Event
+from synth.privacy.noise import PROTECTION
+from synth.schema import Declaration, Schema
 
 ACCOUNTANT = (
     "Gaussian mechanisms composed exactly (mu^2 = sum of squared sensitivity over noise variance) and converted to "
     "(epsilon, delta) by the closed form of Balle and Wang (2018); epsilon is rounded up."
 )
+WITH_DP_SGD = (
+    "Gaussian mechanisms composed exactly (mu^2 = sum of squared sensitivity over noise variance), and with the "
+    "Poisson-subsampled Gaussian mechanism of DP-SGD by privacy loss distributions, discretised pessimistically in "
+    "steps of {interval:g} (Doroshenko et al. 2022); epsilon is rounded up. A second, independent accountant (Renyi "
+    "differential privacy, Mironov 2017) gives an upper bound that is looser."
+)
 
 
-def not_covered(schema: Schema) -> tuple[str, ...]:
-    """Everything the (ε, δ) of a run does not protect, in plain sentences."""
+def accountant(events: Iterable[Event]) -> str:
+    """How the events were added up."""
+    if only_gaussian(events) is not None:
+        return ACCOUNTANT
+    from synth.privacy.pld import DISCRETISATION
+
+    return WITH_DP_SGD.format(interval=DISCRETISATION)
+
+
+def renyi_epsilon(events: Iterable[Event], delta: float) -> float | None:
+    """The second accountant's ε under add/remove of one unit, rounded up; None where all events are Gaussian."""
+    everything = tuple(events)
+    if only_gaussian(everything) is not None:
+        return None
+    from synth.privacy.pld import renyi_epsilon_of
+
+    return round_up(renyi_epsilon_of(everything, delta))
+
+
+def noise_protection(events: Iterable[Event]) -> str:
+    """How the noise of the events is protected."""
+    if only_gaussian(events) is not None:
+        return PROTECTION
+    from synth.privacy.dp_sgd import PROTECTION as OF_DP_SGD  # needs torch
+
+    return f"{PROTECTION} {OF_DP_SGD}"
+
+
+def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str, ...]:
+    """Everything the (ε, δ) of a run does not protect, in plain sentences.
+
+    `large_delta` says that δ is not below one over the noised number of rows.
+    """
+    declared = "column names, kinds, bounds, categories"
+    if not isinstance(schema, Schema):
+        declared = "the size, the channels and the range of values of the pictures"
     items = [
-        "The schema itself: column names, kinds, bounds, categories and the list of classes are declared by the "
+        f"The schema itself: {declared} and the list of classes are declared by the "
         "steward as public knowledge and are published as they are, and so is every text the steward wrote: "
         "descriptions, labels and the answers in the datasheet.",
         "The decision to release: approving, rejecting or repeating a run after reading the internal report is a "
@@ -32,7 +78,13 @@ def not_covered(schema: Schema) -> tuple[str, ...]:
     ]
     if schema.row_count != "private":
         items.append("The number of rows: the steward declared it as public.")
-    refused = [column.name for column in schema.learned_columns if column.outside == "refuse"]
+    if large_delta:
+        items.append(
+            "Single people, by delta: delta is not below one over the noised number of rows, and a mechanism may keep "
+            "such a delta while it publishes somebody's row. This one adds noise to everything it releases."
+        )
+    columns = schema.learned_columns if isinstance(schema, Schema) else ()
+    refused = [column.name for column in columns if column.outside == "refuse"]
     if refused:
         items.append(
             "Whether a value outside the declared domain, or an undeclared empty cell, exists in "
@@ -41,7 +93,7 @@ def not_covered(schema: Schema) -> tuple[str, ...]:
     return tuple(items)
 
 
-def _several_rows(schema: Schema) -> str:
+def _several_rows(schema: Declaration) -> str:
     if schema.person_column is None:
         return (
             "People with several rows: the schema says that each person has one row. If that is wrong, a person is "

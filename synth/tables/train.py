@@ -14,7 +14,8 @@ import math
 import secrets
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -139,7 +140,18 @@ def _fit_member(
     )
     start_from_one_ways(generator, measured, encoding)
     module = MomentFit(generator, targets, steps=settings.steps, learning_rate=settings.learning_rate, seed=seed ^ 1)
-    trainer = _trainer(settings, checkpoints / f"member{number}", number)
+    with quiet_lightning():
+        trainer = _trainer(settings, checkpoints / f"member{number}", number)
+        trainer.fit(module, DataLoader(range(settings.steps), batch_size=None))  # type: ignore[arg-type]
+    generator.load_state_dict(module.best)
+    return generator.cpu().eval()
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's log lines and advice."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # A step number is all a batch holds: loader workers would only cost, and one epoch has no log interval.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -147,9 +159,7 @@ def _fit_member(
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
-        trainer.fit(module, DataLoader(range(settings.steps), batch_size=None))  # type: ignore[arg-type]
-    generator.load_state_dict(module.best)
-    return generator.cpu().eval()
+        yield
 
 
 def start_from_one_ways(generator: Generator, measured: Measurements, encoding: Encoding) -> None:
@@ -161,8 +171,6 @@ def start_from_one_ways(generator: Generator, measured: Measurements, encoding: 
 
 
 def _trainer(settings: FitSettings, folder: Path, number: int) -> pl.Trainer:
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     terminal = sys.stderr.isatty()
     callbacks: list[Callback] = [
         ModelCheckpoint(dirpath=folder, filename="last", every_n_train_steps=CHECKPOINT_EVERY, save_top_k=1),

@@ -82,6 +82,17 @@ class PrivateCritic:
             grad = (real / self.config.expected_batch_size).to(parameter.dtype)
             parameter.grad = grad if fake is None else grad + fake
 
+    def refuse_unfinished(self) -> None:
+        """Raise PrivacyRefusal unless every step has been taken. To be called when training ends.
+
+        The accountant allows for fewer steps; but a number of them that follows from private rows tells of those rows.
+        """
+        if self.steps_taken < self.config.steps:
+            raise PrivacyRefusal(
+                f"{self.steps_taken} of the {self.config.steps} steps of this DP-SGD run were taken: when to stop is "
+                "fixed by the config, and never chosen on the way"
+            )
+
     def _free_gradients(self, free_loss: Callable[[], Tensor]) -> list[Tensor]:
         parameters = self._clipping.parameters
         with torch.enable_grad():

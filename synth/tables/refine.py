@@ -1,0 +1,305 @@
+"""Refine: the fitted generators go on against a critic that is trained on the private rows by DP-SGD.
+
+The generators start where the fit to the moments ended and are held there by those moments (`moments_loss`, measured in
+the noise of the release), while the critic adds what no pair table holds. The critic's steps are the only access to
+private rows: their number, rate, clipping norm and noise are constants of the config. What the generators learn from
+the critic is post-processing. The last weights are kept, averaged over the steps; none are chosen by a score.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from torch import Tensor, nn
+
+from synth.files import PRIVATE_FILE
+from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic
+from synth.tables.count import Codes
+from synth.tables.critic import Critic
+from synth.tables.generator import Generator
+from synth.tables.measure import Measurements
+from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
+from synth.tables.train import moments_loss, quiet_lightning
+
+logger = logging.getLogger(__name__)
+
+FAKES = 1024
+"""Generated rows in a step: a constant, so that their number says nothing about the number of real ones."""
+ALONE = 0.1
+"""Part of the steps in which the critic learns alone, before the generators listen to it."""
+AVERAGE = 0.98
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How generators are refined, beside the constants of DP-SGD; from config and schema alone.
+
+    Attributes:
+        learning_rate: Adam's rate, of critic and generators.
+        hidden_size: width of the critic's layers.
+        weight: of the critic's verdict in the generators' loss, beside the moments.
+        max_rows_per_person: m; a row's loss counts 1/m, so that a person with m rows weighs as much as a fake.
+        accelerator: as in Lightning.
+        threads: CPU threads of torch.
+    """
+
+    learning_rate: float
+    hidden_size: int
+    weight: float
+    max_rows_per_person: int
+    accelerator: Literal["auto", "cpu", "gpu"]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Refined generators, how well they still agree with the moments (as in `Fit`), and the size of the critic."""
+
+    members: tuple[Generator, ...]
+    chi: float
+    critic_parameters: int
+
+
+@dataclass(frozen=True)
+class BinnedRows:
+    """Every person's rows as bins and class, exact: whole numbers [rows, columns + 1]; and whose they are [rows]."""
+
+    rows: npt.NDArray[np.int32]
+    persons: npt.NDArray[np.int64] | None
+
+    def __repr__(self) -> str:
+        return "BinnedRows(…)"
+
+
+def bin_rows(
+    batches: Callable[[Sequence[str]], Iterable[Codes]],
+    measured: Measurements,
+    *,
+    target: str | None,
+    person: str | None,
+    destination: Path,
+) -> BinnedRows:
+    """Map the working file's cells to bins, into one memory-mapped array in the run's private folder.
+
+    Args:
+        batches: opens the working file and yields the named columns, batch by batch.
+        measured: gives the bins and the classes.
+        target: the target's name; None without one.
+        person: the working file's column of person numbers; None when each row is a person.
+        destination: the file to write, readable by its owner only.
+    """
+    names = list(measured.bin_of_cell)
+    keys = list(dict.fromkeys([f"cells:{name}" for name in (*names, *([target] if target else []))]))
+    rows = sum(len(batch[keys[0]]) for batch in batches(keys[:1]))
+    os.close(os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE))
+    table = np.lib.format.open_memmap(destination, mode="w+", dtype=np.int32, shape=(rows, len(names) + 1))
+    persons = None if person is None else np.empty(rows, dtype=np.int64)
+    start = 0
+    for batch in batches([*keys, *([person] if person else [])]):
+        part = slice(start, start + len(batch[keys[0]]))
+        for j, name in enumerate(names):
+            table[part, j] = measured.bin_of_cell[name][batch[f"cells:{name}"]]
+        table[part, -1] = measured.class_of_cell[batch[f"cells:{target}"]] if target else 0
+        if persons is not None:
+            persons[part] = batch[str(person)]
+        start = part.stop
+    table.flush()
+    return BinnedRows(table, persons)
+
+
+def refine(
+    members: Sequence[Generator],
+    measured: Measurements,
+    private: BinnedRows,
+    settings: RefineSettings,
+    config: DpSgdConfig,
+    *,
+    charge: Callable[[], None],
+) -> Refined:
+    """Refine fitted generators against a private critic. `charge` is called before the first person is drawn."""
+    encoding = encoding_of(measured)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        module = Refinement(members, measured, encoding, settings, config)
+        charge()
+        with quiet_lightning():
+            trainer = _trainer(settings, config.steps)
+            trainer.fit(module, PoissonBatches([private.rows], config, persons=private.persons))
+        module.private.refuse_unfinished()
+        module.private.refuse_unfinished()
+        refined = tuple(cast(Generator, member.cpu().eval().requires_grad_(True)) for member in module.average)
+        targets = targets_of(measured, encoding)
+        with torch.inference_mode():
+            chi = float(moments_loss(_points(refined), targets)) / max(1, targets.cells)
+    finally:
+        torch.set_num_threads(threads)
+    return Refined(refined, chi, sum(p.numel() for p in module.critic.parameters()))
+
+
+class Refinement(pl.LightningModule):
+    """Generators and a private critic in turns: one step of DP-SGD, then one step of the generators.
+
+    `average` are the generators with their weights averaged over the steps.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Generator],
+        measured: Measurements,
+        encoding: Encoding,
+        settings: RefineSettings,
+        config: DpSgdConfig,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.settings, self.steps, self.encoding = settings, config.steps, encoding
+        self.members = nn.ModuleList([copy.deepcopy(member).train().requires_grad_(True) for member in members])
+        self.average = nn.ModuleList([copy.deepcopy(member).train().requires_grad_(False) for member in members])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(secrets.randbits(63))  # starting weights, not noise: any seed will do
+            self.critic = Critic(
+                sizes=encoding.sizes, classes=len(measured.class_sizes), hidden_size=settings.hidden_size
+            )
+        weight = 1 / settings.max_rows_per_person
+        self.private = PrivateCritic(
+            self.critic, lambda rows: weight * self.critic.real_losses(rows), [self.critic.example()], config
+        )
+        # Fakes are clipped row by row like people, so that where generator and data agree the two sides cancel.
+        self._fakes = GhostClipping(_layers(self.critic), self.critic.fake_losses, config.max_grad_norm)
+        self._class_share = torch.from_numpy(measured.class_sizes / measured.class_sizes.sum()).float()
+        with torch.no_grad():
+            self._anchor = held(targets_of(measured, encoding), _points(self.members))
+
+    def setup(self, stage: str) -> None:
+        """Move what is no parameter to the device."""
+        self._anchor, self._class_share = self._anchor.to(self.device), self._class_share.to(self.device)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for each side."""
+        rate = self.settings.learning_rate
+        return [
+            torch.optim.Adam(self.critic.parameters(), lr=rate, betas=(0.5, 0.99)),
+            torch.optim.Adam(self.members.parameters(), lr=rate, betas=(0.5, 0.99)),
+        ]
+
+    def training_step(self, batch: PrivateBatch, batch_idx: int) -> None:
+        """One step of each side. Nothing about the batch is logged, its size included."""
+        critic_step, generator_step = cast(list[Any], self.optimizers())
+        shares = _points(self.members)
+        chosen, fakes = self.fakes(shares)
+        self.private.private_step(batch.columns, persons=batch.persons)
+        gradients = self._fakes.clipped_sum([fakes])
+        for parameter, gradient in zip(self._fakes.parameters, gradients, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.add_(gradient / FAKES)
+        critic_step.step()
+        if batch_idx < ALONE * self.steps:
+            return
+        self._set_rate(generator_step, batch_idx)
+        moments = moments_loss(shares, self._anchor) / self._anchor.cells
+        generator_step.zero_grad()
+        self.manual_backward(moments - self.settings.weight * self.verdict(chosen, fakes))
+        self.clip_gradients(generator_step, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
+        generator_step.step()
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.members.parameters(), strict=True):
+                mean.lerp_(value, 1 - AVERAGE)
+
+    def fakes(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """FAKES generated rows: the column distributions they are drawn from [FAKES, D], and they themselves, one-hot
+        and with their class [FAKES, D + C]. Classes come by the noised shares, latent points evenly."""
+        label = torch.multinomial(self._class_share, FAKES, replacement=True)
+        chosen = shares[label, torch.randint(shares.shape[1], (FAKES,), device=shares.device)]
+        with torch.no_grad():
+            rows = torch.zeros(FAKES, sum(self.critic.sizes), device=shares.device)
+            for start, size in zip(self.encoding.offsets, self.encoding.sizes, strict=True):
+                level = torch.multinomial(chosen[:, start : start + size], 1)
+                rows.scatter_(1, level + start, 1.0)
+            rows.scatter_(1, label[:, None] + self.encoding.width, 1.0)
+        return chosen, rows
+
+    def verdict(self, chosen: Tensor, fakes: Tensor) -> Tensor:
+        """The critic's mean score of the generators, with the exact gradient by the columns' distributions.
+
+        Given the others, a column's part in the expected score is Σ_v p(v) · score with v in its place. The fakes are
+        divided among the columns. A straight-through draw would follow the critic's slopes at the corners instead,
+        and misses what shows only when two columns change together.
+        """
+        columns = len(self.encoding.sizes)
+        total = chosen.new_zeros(())
+        for j, (start, size) in enumerate(zip(self.encoding.offsets, self.encoding.sizes, strict=True)):
+            scores = self.critic.exchanged(fakes[j::columns], j)
+            total = total + (chosen[j::columns, start : start + size] * scores).sum()
+        return total * columns / FAKES
+
+    def _set_rate(self, optimizer: Any, step: int) -> None:
+        """A cosine decay, so that the last weights stand still."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def held(targets: Targets, shares: Tensor) -> Targets:
+    """The targets with the values that the fitted generators have [C, K, D], at the precision of the measurements.
+
+    Held to the noised values themselves, the generators would go on where their fit was stopped, and learn the noise.
+    """
+    sizes = targets.class_sizes
+    weighted = shares * (sizes / shares.shape[1])[:, None, None]
+    gram = weighted.transpose(1, 2) @ shares
+    return replace(
+        targets,
+        one_way=shares.mean(dim=1) * sizes[:, None],
+        pairs=None if targets.pairs is None else gram,
+        pairs_summed=gram.sum(dim=0),
+    )
+
+
+def _points(members: Iterable[nn.Module]) -> Tensor:
+    """Column distributions of all members' banks within every class [C, K of all, D]."""
+    return torch.cat([member.all_points() for member in members], dim=1)  # type: ignore[operator]
+
+
+def _layers(critic: nn.Module) -> Mapping[str, nn.Module]:
+    return {name: module for name, module in critic.named_modules() if list(module.parameters(recurse=False))}
+
+
+def _trainer(settings: RefineSettings, steps: int) -> pl.Trainer:
+    terminal = sys.stderr.isatty()
+    progress: Callback = TQDMProgressBar(refresh_rate=10) if terminal else _PlainProgress(steps)
+    return pl.Trainer(
+        max_epochs=1,
+        accelerator=settings.accelerator,
+        devices=1,
+        logger=False,
+        callbacks=[progress],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=terminal,
+        num_sanity_val_steps=0,
+    )
+
+
+class _PlainProgress(Callback):
+    """A few plain lines where there is no terminal."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 in {self._steps // 2, self._steps}:
+            logger.info("refine: critic step %d of %d", batch_idx + 1, self._steps)
