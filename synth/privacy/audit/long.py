@@ -1,0 +1,266 @@
+"""The long audit: more canaries than a run's own, and shadow tables; into an internal folder, for the steward alone.
+
+On a bundle's synthetic rows or on a declared public table it costs nothing. On private rows it is one more run of the
+mechanism on the same people: it reserves before it reads, spends as it draws, and settles; shadow tables, which
+would cost once a repetition, are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synth.config import Run, load_run
+from synth.errors import SynthError, UserError
+from synth.files import write_whole
+from synth.ingest import at_rest, check_header, read_batches, read_persons
+from synth.prepare import plan_run, refuse_large_delta
+from synth.privacy.audit.one_run import Audit, encode_source, free, measuring, one_run_audit
+from synth.privacy.audit.report import audit_page
+from synth.privacy.audit.shadow import MIN_REPETITIONS, ShadowAudit, shadow_audit
+from synth.privacy.audit.synthetic_rows import encode_free_rows, first_rows
+from synth.privacy.boundary import guarded
+from synth.privacy.budget import TablePlan
+from synth.privacy.contributions import bound_contributions
+from synth.privacy.events import GaussianEvent
+from synth.privacy.ledger import Ledger
+from synth.run_folder import RunFolder, create_run_folder, delete_leftovers, hold
+from synth.tables.codec import codecs_of
+from synth.tables.decode import arrow_schema
+from synth.tables.encode import encode
+from synth.tables.measure import Layout
+from synth.tables.plan import refuse_too_large
+from synth.tables.train import FitSettings
+
+logger = logging.getLogger(__name__)
+
+LONG_CANARIES = 2_000
+MAX_CANARIES = 5_000
+REPETITIONS = 100
+FREE_ROWS = 50_000
+"""Rows of a bundle or a public table that the one-run audit uses at most."""
+SHADOW_ROWS = 2_000
+SMALL_FIT = FitSettings(
+    members=1, steps=60, latent_points=64, hidden_size=64, learning_rate=3e-3, accelerator="cpu", threads=1
+)
+"""Training is post-processing: what a small fit gives away, the measurements have given away."""
+
+READING = (
+    "A lower bound above the claimed epsilon refutes the claim. A lower bound below it proves nothing: an audit can"
+    " refute epsilon, never prove it, and a stronger attack may exist."
+)
+RowsOf = Literal["bundle", "public table", "private rows"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where an audit's report lies, and whether it refutes the claim."""
+
+    page: Path
+    refuted: bool
+
+
+def long_audit(
+    run_file: Path,
+    *,
+    ledger: Callable[[bool], Ledger],
+    bundle: Path | None = None,
+    public_table: Path | None = None,
+    repetitions: int | None = None,
+    canaries: int | None = None,
+) -> Report:
+    """Audit the mechanism of a run.
+
+    Args:
+        run_file: the run.yaml.
+        ledger: opens the ledger, and makes it when told to; called only for private rows.
+        bundle: audit on this bundle's synthetic rows; free.
+        public_table: audit on this table, which the caller declares public; free.
+        repetitions: of the pipeline on shadow tables; None for REPETITIONS, 0 for none. Not on private rows.
+        canaries: how many to plant in the one-run audit; None for LONG_CANARIES.
+
+    Raises UserError, PrivacyRefusal (the cap; nothing was read) or InvalidSource.
+    """
+    canaries = LONG_CANARIES if canaries is None else canaries
+    _refuse_misuse(bundle, public_table, repetitions, canaries)
+    run = load_run(run_file)
+    run.table.refuse_unconfirmed()
+    refuse_large_delta(run)
+    layout, plan = plan_run(run)
+    refuse_too_large(layout, codecs_of(run.table))
+    if bundle is None and public_table is None:
+        return _on_private_rows(run, ledger, layout, plan, canaries=canaries)
+    if public_table is not None:
+        check_header(public_table, run.table)
+    parts = _parts(bundle, run) if bundle is not None else []
+    with _working(run) as folder:
+        base, small = folder.private / "base.arrow", folder.private / "small.arrow"
+        for file, rows in ((base, FREE_ROWS), (small, SHADOW_ROWS)):
+            if public_table is not None:
+                encode(first_rows(_bounded(public_table, run), rows), codecs_of(run.table), file)
+            else:
+                encode_free_rows(_batches(parts), run.table, file, rows=rows)
+        found = one_run_audit(
+            base,
+            run.table,
+            layout=layout,
+            plan=plan,
+            delta=run.config.privacy.delta,
+            folder=folder.private,
+            canaries=canaries,
+        )
+        logger.info("audit: the one-run audit is done")
+        shadow = None
+        if repetitions != 0:
+            shadow = shadow_audit(
+                small,
+                run.table,
+                layout=layout,
+                mechanism=measuring(run.table, layout, plan, free),
+                settings=SMALL_FIT,
+                delta=run.config.privacy.delta,
+                folder=folder.private,
+                repetitions=repetitions or REPETITIONS,
+                progress=_plain_progress(repetitions or REPETITIONS),
+            )
+        return _report(folder, "bundle" if bundle is not None else "public table", found, shadow)
+
+
+def _refuse_misuse(bundle: Path | None, public_table: Path | None, repetitions: int | None, canaries: int) -> None:
+    if bundle is not None and public_table is not None:
+        raise UserError("--bundle and --public-table: name one of them")
+    if not 8 <= canaries <= MAX_CANARIES:
+        raise UserError(f"--canaries: from 8 to {MAX_CANARIES}, not {canaries}")
+    if bundle is None and public_table is None and repetitions:
+        raise UserError(
+            "--repetitions: every repetition on private rows would spend the budget again; "
+            "name --bundle or --public-table"
+        )
+    if repetitions and (repetitions < MIN_REPETITIONS or repetitions % 4):
+        raise UserError(f"--repetitions: 0 or a multiple of 4 from {MIN_REPETITIONS}, not {repetitions}")
+
+
+def _on_private_rows(
+    run: Run, open_ledger: Callable[[bool], Ledger], layout: Layout, plan: TablePlan, *, canaries: int
+) -> Report:
+    """One run of the mechanism on the private rows and planted canaries, charged as any run is."""
+    events = {event.name: event for event in plan.releases}
+    population = run.table.ledger_population
+    open_ledger(False).refuse_if_over_cap(population, list(events.values()))
+    with guarded("audit"):
+        check_header(run.rows, run.table)
+    ledger = open_ledger(True)
+    with _working(run, ledger) as folder:
+        ledger.reserve(
+            population=population,
+            dataset=run.table.dataset,
+            run_id=folder.run_id,
+            events=list(events.values()),
+            delta=run.config.privacy.delta,
+        )
+        base = folder.private / "base.arrow"
+        with at_rest(run.rows) as source:
+            encode_source(source, run.table, base)
+        found = one_run_audit(
+            base,
+            run.table,
+            layout=layout,
+            plan=plan,
+            delta=run.config.privacy.delta,
+            folder=folder.private,
+            canaries=canaries,
+            mechanism=measuring(run.table, layout, plan, lambda name: _spend(ledger, folder.run_id, events[name])),
+        )
+        ledger.settle(folder.run_id)
+        return _report(folder, "private rows", found, None)
+
+
+def _spend(ledger: Ledger, run_id: str, event: GaussianEvent) -> None:
+    ledger.spend(run_id, event)
+
+
+@contextmanager
+def _working(run: Run, ledger: Ledger | None = None) -> Iterator[RunFolder]:
+    """A folder for one audit. After a failure its account is closed, and it goes unless it has something to tell."""
+    delete_leftovers(run.config.output.directory)
+    folder = create_run_folder(run, name="audit")
+    try:
+        with guarded("audit", folder.internal), hold(folder):
+            yield folder
+    except SynthError:  # whatever else goes wrong has become one; a kill or Ctrl-C leaves the account open, in full
+        closed = ledger.close_failed(folder.run_id) if ledger is not None else None
+        charged = closed is not None and closed.kind == "settle"
+        if not charged and not any(folder.internal.glob("failure-*.txt")):
+            folder.delete()
+        raise
+
+
+def _parts(bundle: Path, run: Run) -> list[Path]:
+    """The synthetic rows of a bundle. Raises UserError when there are none or of another schema."""
+    parts = sorted((bundle / "data").glob("part-*.parquet"))
+    if not parts:
+        raise UserError(f"{bundle}: holds no data/part-*.parquet; name a bundle folder")
+    expected = arrow_schema(run.table, codecs_of(run.table))
+    for part in parts:
+        try:
+            found = pq.read_schema(part)
+        except (pa.ArrowException, OSError):
+            raise UserError(f"{part}: damaged or not Parquet; check the bundle with `synth verify`") from None
+        if not found.remove_metadata().equals(expected.remove_metadata()):
+            raise UserError(f"{bundle}: has another schema than {run.file}; name a bundle of this run")
+    return parts
+
+
+def _batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            yield from file.iter_batches()
+
+
+def _bounded(source: Path, run: Run) -> Iterator[pa.RecordBatch]:
+    """The declared columns of a table, with at most as many rows of a person as may stay."""
+    stays, seen = None, 0
+    if run.table.person_column is not None:
+        persons = read_persons(source, run.table)
+        stays = bound_contributions(persons, max_rows_per_person=run.table.max_rows_per_person)
+    for batch in read_batches(source, run.table):
+        kept = np.ones(batch.num_rows, dtype=np.bool_) if stays is None else stays[seen : seen + batch.num_rows]
+        seen += batch.num_rows
+        yield batch.filter(pa.array(kept))
+
+
+def _plain_progress(repetitions: int) -> Callable[[int], None]:
+    step = max(1, repetitions // 10)
+
+    def tell(done: int) -> None:
+        if done % step == 0 or done == repetitions:
+            logger.info("audit: repetition %d of %d", done, repetitions)
+
+    return tell
+
+
+def _report(folder: RunFolder, rows_of: RowsOf, found: Audit, shadow: ShadowAudit | None) -> Report:
+    content: dict[str, Any] = {
+        "run": folder.run_id,
+        "created": folder.created(),
+        "rows_of": rows_of,
+        "charged": rows_of == "private rows",
+        "reading": READING,
+        "refuted": found.refuted,
+        "one_run": found.facts.model_dump(mode="json"),
+        "shadow": None if shadow is None else asdict(shadow),
+    }
+    write_whole(folder.internal / "audit.json", json.dumps(content, indent=1))
+    page = folder.internal / "audit.html"
+    write_whole(page, audit_page(content))
+    logger.info("audit: done; %s", "charged" if content["charged"] else "this cost no budget")
+    return Report(page=page, refuted=found.refuted)

@@ -1,0 +1,72 @@
+"""The page of a long audit, for the steward alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def audit_page(content: Mapping[str, Any]) -> str:
+    """The report as one page without scripts, from what audit.json holds."""
+    one = content["one_run"]
+    counts = "".join(
+        _row([guesses, correct, f"{correct / guesses:.3f}"])
+        for guesses, correct in zip(one["guesses"], one["correct"], strict=True)
+    )
+    claim = f"ε = {one['claimed_epsilon']:g} at δ = {one['delta']:g}"
+    verdict = (
+        "The audit refutes the claim. Publish nothing made by this version until the fault is found."
+        if content["refuted"]
+        else "The audit does not refute the claim."
+    )
+    paid = "It was charged to the population as one more run." if content["charged"] else "It cost no budget."
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Audit</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
+td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: left; }}
+.warning {{ background: #fdecea; border-left: 4px solid #b3261e; padding: .75rem 1rem; }}
+</style></head><body>
+<h1>Audit</h1>
+<p class="warning"><strong>For the steward only.</strong> {html.escape(content["reading"])}</p>
+<p><strong>{html.escape(verdict)}</strong> Claimed: {claim}, for {html.escape(one["covers"])}. Made on the rows of:
+{html.escape(content["rows_of"])}. {paid}</p>
+<h2>One run with planted canaries</h2>
+<p>{one["canaries"]} records drawn from the public schema, each in by a fair coin of its own, beside {one["rows"]} rows.
+The coins were guessed from the noised tables, the surest first.</p>
+<table><tr><th>guesses</th><th>right</th><th>share</th></tr>{counts}</table>
+<p>Whatever the mechanism, ε is at least {one["epsilon_lower_bound"]:.3f} with {100 * one["confidence"]:g} %
+confidence. If the noise is Gaussian, ε is at least {one["noise_epsilon_lower_bound"]:.3f} with
+{100 * one["noise_confidence"]:.10g} % confidence.</p>
+<h2>Shadow tables</h2>
+{_shadow(content["shadow"])}
+</body></html>
+"""
+
+
+def _shadow(shadow: Mapping[str, Any] | None) -> str:
+    if shadow is None:
+        return "<p>None were made.</p>"
+    attacks = "".join(
+        _row(
+            [
+                attack["sees"],
+                f"{attack['true_positives']} of {attack['members']}",
+                f"{attack['false_positives']} of {attack['non_members']}",
+                f"{attack['epsilon_lower_bound']:.3f}",
+                f"{attack['gaussian_epsilon_lower_bound']:.3f}",
+            ]
+        )
+        for attack in shadow["attacks"]
+    )
+    return f"""<p>The whole pipeline {shadow["repetitions"]} times, half of them with one outlying record. Thresholds
+were chosen on the first half and are judged on the second. An attack that is always right would show ε ≥
+{shadow["reach"]:.2f} here; more repetitions reach further. Confidence {100 * shadow["confidence"]:g} % for all attacks
+together.</p>
+<table><tr><th>the attack sees</th><th>called in, record in</th><th>called in, record out</th><th>ε at least</th>
+<th>ε at least, if Gaussian</th></tr>{attacks}</table>"""
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
