@@ -1,14 +1,11 @@
-"""The internal report: scores measured against the real rows. For the steward alone, never published.
-
-A similarity score computed on real rows is not private, and can be used to rebuild outliers (arXiv 2312.05114).
-"""
+"""The report that every run leaves: quick scores against the rows it was learned from, from the working file."""
 
 from __future__ import annotations
 
-import html
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.evaluate.distance import total_variation
+from synth.evaluate.internal.copies import copies_within
+from synth.evaluate.internal.overlays import Overlay, overlay
+from synth.evaluate.internal.page import quick_page
+from synth.evaluate.internal.rows import Fingerprints, fingerprints
 from synth.files import write_whole
 from synth.tables.codec import Codec
 from synth.tables.count import Codes
@@ -26,6 +27,7 @@ IntArray = npt.NDArray[np.int64]
 MAX_TRIPLES = 64
 MAX_SCORED_PAIRS = 2_000
 MAX_TRIPLE_CELLS = 2_000_000
+MAX_COPY_ROWS = 200_000
 
 
 def internal_scores(
@@ -37,7 +39,7 @@ def internal_scores(
     *,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Exact distances between real and synthetic rows on the pair stage's bins.
+    """Exact distances between real and synthetic rows on the pair stage's bins, overlays, and a look for copies.
 
     Args:
         measured: supplies the bins.
@@ -64,6 +66,8 @@ def internal_scores(
     fake = _histograms([synthetic], lookup, groups)
     distance = {group: total_variation(real[group], fake[group]) for group in groups}
     rows = int(next(iter(real.values())).sum())
+    in_cells, prints = _cells_and_prints(read, codecs)
+    alarm = copies_within(fingerprints(_matrix(synthetic, names)[:MAX_COPY_ROWS]), prints, rng=rng)
     columns = []
     for name in names:
         codec = codecs[name]
@@ -86,6 +90,11 @@ def internal_scores(
             "three_way": float(np.mean([distance[t] for t in triples])) if triples else None,
         },
         "columns": sorted(columns, key=lambda e: -e["distance"]),
+        "overlays": [
+            _plain(overlay(codecs[name], in_cells[name], np.bincount(synthetic[name], minlength=codecs[name].size)))
+            for name in sorted(names, key=lambda name: -distance[(name,)])
+        ],
+        "copies": asdict(alarm) | {"rows_compared": len(prints)},
         "pairs": sorted(({"columns": list(p), "distance": distance[p]} for p in pairs), key=lambda e: -e["distance"]),
     }
 
@@ -107,52 +116,32 @@ def _histograms(
     return dense
 
 
+def _cells_and_prints(
+    read: Callable[[Sequence[str]], Iterable[Codes]], codecs: Mapping[str, Codec]
+) -> tuple[dict[str, IntArray], Fingerprints]:
+    """Counts of every column's cells over all rows, and fingerprints of the first MAX_COPY_ROWS rows."""
+    counts = {name: np.zeros(codec.size, dtype=np.int64) for name, codec in codecs.items()}
+    prints: list[Fingerprints] = []
+    held = 0
+    for batch in read([f"cells:{name}" for name in codecs]):
+        cells = {name: np.asarray(batch[f"cells:{name}"]) for name in codecs}
+        for name, found in cells.items():
+            counts[name] += np.bincount(found, minlength=len(counts[name]))
+        if held < MAX_COPY_ROWS:
+            prints.append(fingerprints(_matrix(cells, list(codecs))[: MAX_COPY_ROWS - held]))
+            held += len(prints[-1])
+    return counts, np.concatenate(prints)
+
+
+def _plain(drawn: Overlay) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(drawn).items()}
+
+
+def _matrix(cells: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> IntArray:
+    return np.column_stack([cells[name] for name in names]).astype(np.int64)
+
+
 def write_internal_report(scores: dict[str, Any], folder: Path) -> None:
     """Write report.json and report.html to the run's internal folder."""
     write_whole(folder / "report.json", json.dumps(scores, indent=1))
-    write_whole(folder / "report.html", _page(scores))
-
-
-def _page(scores: dict[str, Any]) -> str:
-    mean = scores["mean_distance"]
-
-    def row(cells: Iterable[object]) -> str:
-        return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
-
-    def share(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:.1f} %"
-
-    columns = "".join(
-        row(
-            [
-                entry["column"],
-                f"{entry['distance']:.4f}",
-                share(entry.get("missing_real")),
-                share(entry.get("missing_synthetic")),
-                entry["outside"] or "",
-            ]
-        )
-        for entry in scores["columns"]
-    )
-    pairs = "".join(row([" × ".join(e["columns"]), f"{e['distance']:.4f}"]) for e in scores["pairs"][:40])
-    means = "".join(
-        row([name.replace("_", "-"), "" if value is None else f"{value:.4f}"]) for name, value in mean.items()
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Internal report</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
-td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: left; }}
-.warning {{ background: #fdecea; border-left: 4px solid #b3261e; padding: .75rem 1rem; }}
-</style></head><body>
-<h1>Internal report</h1>
-<p class="warning"><strong>For the steward only.</strong> These scores were computed on the real rows and are not
-covered by the privacy guarantee. Do not publish them, and do not choose between runs by them without stating so.</p>
-<p>{scores["real_rows"]} real rows, {scores["synthetic_rows"]} synthetic rows. Distances are total variation distances
-between the real and the synthetic table (0 is equal, 1 is disjoint).</p>
-<h2>Mean distance</h2><table><tr><th>marginals</th><th>distance</th></tr>{means}</table>
-<h2>Columns, worst first</h2><table><tr><th>column</th><th>distance</th><th>missing, real</th>
-<th>missing, synthetic</th><th>source values outside the domain</th></tr>{columns}</table>
-<h2>Pairs, worst first</h2><table><tr><th>pair</th><th>distance</th></tr>{pairs}</table>
-</body></html>
-"""
+    write_whole(folder / "report.html", quick_page(scores))
