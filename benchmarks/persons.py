@@ -76,7 +76,7 @@ class Recorder(NoiseSource):
 
 def bounded_table(run: Run) -> Bounded:
     """The rows of a run with a person column, as its own stages would encode them."""
-    source, table, codecs = run.config.source.path, run.table, codecs_of(run.table)
+    source, table, codecs = run.files.path, run.table, codecs_of(run.table)
     stays = bound_contributions(read_persons(source, table), max_rows_per_person=table.max_rows_per_person)
     with tempfile.TemporaryDirectory() as folder:
         encode(read_batches(source, table), codecs, Path(folder) / "codes", stays=stays)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasheets.answers import Answers
-from datasheets.automatic.lifecycle import FORBIDDEN_USES, INTENDED_USES, guidance
+from datasheets.automatic.lifecycle import FORBIDDEN_USES, guidance, intended_uses
 from datasheets.automatic.procedure import procedure_in_words
 from datasheets.datasheet import Datasheet
 from datasheets.dictionary import ColumnEntry, data_dictionary
@@ -29,6 +29,7 @@ MEDIA_TYPES = {
     ".yaml": "application/yaml",
     ".html": "text/html",
     ".md": "text/markdown",
+    ".png": "image/png",
 }
 FIELD_TYPES = {
     "int64": "sc:Integer",
@@ -36,6 +37,7 @@ FIELD_TYPES = {
     "bool": "sc:Boolean",
     "timestamp[us]": "sc:DateTime",
     "string": "sc:Text",
+    "struct<bytes: binary, path: string>": "sc:ImageObject",
 }
 ROWS = "rows"
 PARTS = "parts"
@@ -132,7 +134,7 @@ def _responsible(facts: PublicFacts, sheet: Datasheet) -> dict[str, Any]:
         ],
         "rai:dataBiases": [synthetic("uses.impact"), *told("uses.impact")],
         "rai:dataLimitations": [*guidance(read), *(f"Not to be used for: {use}" for use in FORBIDDEN_USES)],
-        "rai:dataUseCases": list(INTENDED_USES),
+        "rai:dataUseCases": list(intended_uses(read)),
         "rai:dataReleaseMaintenancePlan": synthetic("maintenance.updates"),
         # Not yet among RAI 1.0's published terms, and what readers of the vocabulary look for.
         "rai:hasSyntheticData": True,
@@ -184,8 +186,13 @@ def _field(entry: ColumnEntry, facts: PublicFacts) -> dict[str, Any]:
         "name": entry.name,
         "description": " ".join(word for word in words if word),
         "dataType": FIELD_TYPES[entry.output_type],
-        "source": {**source, "extract": {"column": entry.name}},
+        "source": {**source, "extract": {"column": entry.name}, **_bytes_of(entry)},
     }
+
+
+def _bytes_of(entry: ColumnEntry) -> dict[str, Any]:
+    """Where in a cell a picture's file is."""
+    return {"transform": {"jsonPath": "bytes"}} if entry.kind == "image" else {}
 
 
 def _context() -> dict[str, Any]:

@@ -18,6 +18,7 @@ OUTPUT_TYPES = {
     "datetime": "timestamp[us]",
     "categorical": "string",
     "id": "string",
+    "image": "struct<bytes: binary, path: string>",
 }
 
 
@@ -83,6 +84,12 @@ def _domain(column: Mapping[str, Any], levels: list[str]) -> str:
         return f"{count}: {', '.join(levels)}" if len(levels) <= LEVELS_IN_TABLE else f"{count}, listed below"
     if kind == "boolean":
         return "true, false"
+    if kind == "image":
+        low, high = column["value_range"]
+        channels = plural(column["channels"], "channel")
+        size = f"{column['height']} × {column['width']} pixels (height × width)"
+        values = f"{channels}, {column['bits']} bits, values {low} to {high}"
+        return f"PNG files in `bytes`, {size}, {values}; `path` is null"
     if kind == "id":
         return "fresh values; not from the source"
     bounds = column.get("bounds")

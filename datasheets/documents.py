@@ -12,6 +12,7 @@ from datasheets.datasheet import build_datasheet, datasheet_json
 from datasheets.quality import quality_json
 from datasheets.registry import deployment
 from datasheets.render import datasheet_html, datasheet_markdown, dictionary_markdown, quality_html
+from datasheets.table_schema import table_schema
 from synth.errors import SynthError
 from synth.facts import PublicFacts
 from synth.files import canonical_json
@@ -25,6 +26,7 @@ DOCUMENTS = (
     "privacy.json",
     "quality.html",
     "quality.json",
+    "tableschema.json",
 )
 
 
@@ -51,6 +53,7 @@ def document(facts: PublicFacts, answers: Answers, files: Mapping[str, FileDiges
         "privacy.json": canonical_json(deployment(facts, answers)),
         "quality.html": quality_html(facts).encode(),
         "quality.json": canonical_json(quality_json(facts)),
+        "tableschema.json": canonical_json(table_schema(facts)),
     }
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from synth.facts import MarginalScore, PublicFacts
+from synth.facts import ImageModelFacts, MarginalScore, PublicFacts
 
 READING = (
     "Each distance is the total variation distance between the synthetic rows and the noised"
     " measurement of the same columns (0: equal, 1: nothing in common). Beside it stands the distance"
     " that noise alone would show: up to that level, a distance says nothing against the table. No"
     " score here was computed on source rows."
+)
+
+MOMENTS_READING = (
+    "Of images: for each class the Frobenius norm of the difference between the synthetic pictures' mean second moments"
+    " and the noised ones, and what noise alone would show. Each is a mean of matrices of norm at most 1."
 )
 
 
@@ -32,11 +37,21 @@ def quality_json(facts: PublicFacts) -> dict[str, Any]:
         "mean_one_way_noise": quality.mean_one_way_noise,
         "mean_two_way_distance": quality.mean_two_way_distance,
         "mean_two_way_noise": quality.mean_two_way_noise,
-        "measured_pairs": facts.model.measured_pairs,
-        "candidate_pairs": facts.model.candidate_pairs,
+        **_of_images_or_table(facts),
+        "audit": None if facts.audit is None else facts.audit.model_dump(mode="json"),
         "one_way": [_score_json(score) for score in worst_first(quality.one_way)],
         "two_way": [_score_json(score) for score in worst_first(quality.two_way)],
     }
+
+
+def _of_images_or_table(facts: PublicFacts) -> dict[str, Any]:
+    if isinstance(facts.model, ImageModelFacts):
+        return {
+            "coefficients": facts.model.coefficients,
+            "moments_reading": MOMENTS_READING,
+            "moments": [score.model_dump(mode="json") for score in facts.quality.moments],
+        }
+    return {"measured_pairs": facts.model.measured_pairs, "candidate_pairs": facts.model.candidate_pairs}
 
 
 def _score_json(score: MarginalScore) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from synth.facts import PublicFacts
+from synth.facts import ImageModelFacts, PublicFacts
 
 SHOWN_NAMES = 12
 
@@ -27,6 +27,11 @@ class Reading:
         """The fact at a dotted path. Raises AttributeError when there is no such fact."""
         self._paths[path] = None
         return resolve(self._facts, path)
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the run was on images; leaves no trace, since it chooses between texts and is in none."""
+        return isinstance(self._facts.model, ImageModelFacts)
 
     @property
     def trace(self) -> tuple[str, ...]:

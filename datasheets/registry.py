@@ -10,9 +10,11 @@ import re
 from typing import Any
 
 from datasheets.answers import Answers
-from datasheets.automatic.lifecycle import INTENDED_USES
-from datasheets.reading import Reading, column_names, exact, listed, number, plural
+from datasheets.automatic import images
+from datasheets.automatic.lifecycle import intended_uses
+from datasheets.reading import Reading, column_names, listed, plural
 from datasheets.statements import (
+    audit_in_words,
     events_in_words,
     neighbours_in_words,
     noise_unit,
@@ -22,10 +24,11 @@ from datasheets.statements import (
     promise_in_words,
     replace_one_in_words,
     row_count_in_words,
+    total_in_words,
     unit_in_words,
 )
 from synth.facts import PublicFacts
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import Event, GaussianEvent
 
 EXTENSION = "x_synth"
 NOT_STATED = "Not stated by the steward."
@@ -58,7 +61,7 @@ def _basic(facts: PublicFacts, answers: Answers) -> dict[str, Any]:
     return {
         "name": answers.title or facts.run.name,
         "data_curators": [answers.curator or NOT_STATED],
-        "intended_use": " ".join(INTENDED_USES),
+        "intended_use": " ".join(intended_uses(Reading(facts))),
         "data_product_type": "Synthetic data",
         "data_product_region": answers.region or NOT_STATED,
         "description": answers.description or f"Differentially private synthetic table of {facts.run.dataset}.",
@@ -108,25 +111,24 @@ def _model(read: Reading) -> dict[str, Any]:
 
 def _accounting(read: Reading) -> dict[str, Any]:
     return {
-        "post_processing": (
+        "post_processing": images.POST_PROCESSING
+        if read.of_images
+        else (
             "Projection and merging of noised histograms into bins, fitting of the generator, drawing"
-            " and refining of rows, decoding, public scores, documents."
+            " and refining of rows, decoding, the audit, public scores, documents."
         ),
-        "composition": (
-            f"{read('privacy.accountant')} The releases of this run compose to mu ="
-            f" {number(read('privacy.mu'))} (epsilon {exact(read('privacy.epsilon'))} at delta"
-            f" {exact(read('privacy.delta'))}). {population_in_words(read)}"
-        ),
+        "composition": (f"{read('privacy.accountant')} {total_in_words(read)} {population_in_words(read)}"),
     }
 
 
 def _implementation(read: Reading) -> dict[str, Any]:
     ids = column_names(read("data.columns"), "id")
     by_row = read("privacy.privacy_unit") == "row"
+    outside = "Pictures and labels" if read.of_images else "Cells"
     kept_out = f" Identifier columns ({listed(ids)}) were not read." if ids and by_row else ""
     return {
         "preprocessing_and_hyperparameter_tuning": (
-            "Cells outside their declared domain are mapped by a declared rule; nothing about how many"
+            f"{outside} outside their declared domain are mapped by a declared rule; nothing about how many"
             f" is published.{kept_out} Hyperparameters come from the configuration or from noised"
             " numbers; none was chosen by a score on the source."
         ),
@@ -145,10 +147,11 @@ def _statement(facts: PublicFacts) -> dict[str, Any]:
         "dataset": facts.run.dataset,
         "software": facts.run.software,
         "promise": promise_in_words(read),
-        "path_covered": list(path_covered(read)),
+        "path_covered": list(images.PATH_COVERED if read.of_images else path_covered(read)),
         "epsilon": privacy.epsilon,
         "delta": privacy.delta,
         "mu": privacy.mu,
+        "renyi_epsilon": privacy.renyi_epsilon,
         "privacy_unit": privacy.privacy_unit,
         "max_rows_per_person": privacy.max_rows_per_person,
         "neighboring_relation": privacy.neighboring_relation,
@@ -163,14 +166,20 @@ def _statement(facts: PublicFacts) -> dict[str, Any]:
             "name": facts.run.population,
             "epsilon": privacy.population_epsilon,
             "delta": privacy.population_delta,
+            "overlaps": list(privacy.population_overlaps),
             "cap": privacy.population_cap,
             "candidates": privacy.population_candidates,
         },
         "ledger_head": privacy.ledger_head,
+        "audit": None
+        if facts.audit is None
+        else {**facts.audit.model_dump(mode="json"), "reading": audit_in_words(read)},
     }
 
 
-def _event(event: GaussianEvent) -> dict[str, Any]:
+def _event(event: Event) -> dict[str, Any]:
+    if not isinstance(event, GaussianEvent):
+        return event.model_dump()
     return {
         **event.model_dump(),
         "unit": noise_unit(event),

@@ -10,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from datasheets.datasheet import GAP, Datasheet
 from datasheets.dictionary import data_dictionary
-from datasheets.quality import READING, worst_first
+from datasheets.quality import MOMENTS_READING, READING, worst_first
 from datasheets.reading import Reading, exact, number, plural
 from datasheets.statements import (
+    audit_in_words,
     event_in_words,
     neighbours_in_words,
     not_covered_in_words,
@@ -62,6 +63,8 @@ def quality_html(facts: PublicFacts) -> str:
             quality.mean_two_way_noise,
         ),
     ]
+    if quality.moments:
+        groups[1] = ("Second moments of each class", "moments", _moment_scores(facts), None, None)
     tables = [
         {
             "title": title,
@@ -73,7 +76,16 @@ def quality_html(facts: PublicFacts) -> str:
         }
         for title, identifier, scores, distance, noise in groups
     ]
-    return _render("quality.html", facts, tables=tables, reading=READING)
+    reading = f"{READING} {MOMENTS_READING}" if quality.moments else READING
+    return _render("quality.html", facts, tables=tables, reading=reading)
+
+
+def _moment_scores(facts: PublicFacts) -> tuple[MarginalScore, ...]:
+    """Scores of moments as they stand on the page, by class."""
+    return tuple(
+        MarginalScore(columns=(f"{facts.data.target} = {s.class_value}",), distance=s.distance, noise=s.noise)
+        for s in facts.quality.moments
+    )
 
 
 def blocks(text: str) -> list[tuple[str, list[str]]]:
@@ -133,6 +145,7 @@ def _render(name: str, facts: PublicFacts, **values: Any) -> str:
         "neighbours": neighbours_in_words(read),
         "replace_one": replace_one_in_words(read),
         "population": population_in_words(read),
+        "audit": audit_in_words(read),
         "not_covered": not_covered_in_words(read),
         "events": [event_in_words(event) for event in facts.privacy.events],
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datasheets.reading import Reading, exact, number, plural
-from synth.privacy import budget
-from synth.privacy.events import GaussianEvent
+from synth.privacy import budget, image_budget
+from synth.privacy.events import Event, GaussianEvent
 
 NOTHING_EXCLUDED = "None: it is asserted that nothing in this bundle lies outside the statement."
 
@@ -70,11 +70,19 @@ def noise_unit(event: GaussianEvent) -> str:
     if event.name in {budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED}:
         # Pair tables differ in noise, so their joint release is accounted with each table over its own noise.
         return "each table's own noise"
+    if event.name in {image_budget.MEANS, image_budget.SECOND_MOMENTS}:
+        return "the longest vector or matrix of a picture"
     return "rows"
 
 
-def event_in_words(event: GaussianEvent) -> str:
-    """One noised release: what, sensitivity and noise."""
+def event_in_words(event: Event) -> str:
+    """One noised release: what, sensitivity and noise; or DP-SGD: what, steps, sampling and noise."""
+    if not isinstance(event, GaussianEvent):
+        return (
+            f"{event.name}: {plural(event.steps, 'step')} of the Poisson-subsampled Gaussian mechanism (DP-SGD), each"
+            f" person in a step by a coin of its own with probability {number(event.sample_rate)}, noise standard"
+            f" deviation {number(event.noise_multiplier)} in units of the clipping norm of one person's gradient"
+        )
     return (
         f"{event.name}: Gaussian mechanism, L2 sensitivity {number(event.sensitivity)} (replace-one"
         f" {number(event.replace_one_sensitivity)}), noise standard deviation"
@@ -102,12 +110,49 @@ def population_in_words(read: Reading) -> str:
     """What all runs on these people cost together, and what is left."""
     cap = read("privacy.population_cap")
     limit = "No cap has been set." if cap is None else f"The cap is epsilon = {exact(cap)}."
+    shared = ", ".join(read("privacy.population_overlaps"))
+    others = f" (and {shared}, which may hold some of the same people)" if shared else ""
     return (
         f"{plural(read('privacy.population_candidates'), 'charged run')} on the population"
-        f" {read('run.population')} so far, this one included: together epsilon ="
+        f" {read('run.population')}{others} so far, this one included: together epsilon ="
         f" {exact(read('privacy.population_epsilon'))} at delta ="
         f" {exact(read('privacy.population_delta'))}. {limit}"
     )
+
+
+def audit_in_words(read: Reading) -> str:
+    """What the run's audit of itself found; says so where there was none."""
+    if read("audit") is None:
+        return "This run did not audit itself."
+    right = ", ".join(
+        f"{number(correct)} of {number(guesses)}"
+        for guesses, correct in zip(read("audit.guesses"), read("audit.correct"), strict=True)
+    )
+    refuting = f"{100 * read('audit.refuting_confidence'):g} %"
+    return (
+        f"{plural(read('audit.canaries'), 'record')} drawn from the public schema (canaries) were planted among"
+        f" {plural(read('audit.rows'), 'synthetic row')}, each by a fair coin of its own; the run's measurements were"
+        " made of that table with fresh noise, and the coins guessed from them, the surest first. Right were"
+        f" {right}. Whatever the mechanism, this shows epsilon at least {number(read('audit.epsilon_lower_bound'))}"
+        f" with {100 * read('audit.confidence'):g} % confidence (Steinke, Nasr, Jagielski 2023). If the noise is"
+        f" Gaussian, the noise that was seen shows epsilon at least {number(read('audit.noise_epsilon_lower_bound'))}"
+        f" with {100 * read('audit.noise_confidence'):.10g} % confidence. Claimed for what was audited"
+        f" ({read('audit.covers')}) is epsilon ="
+        f" {exact(read('audit.claimed_epsilon'))} at delta = {exact(read('audit.delta'))}; a run that contradicts its"
+        f" claim at {refuting} is not published. An audit can refute epsilon, never prove it. It read no row of the"
+        " source."
+    )
+
+
+def total_in_words(read: Reading) -> str:
+    """What the releases of the run add up to, in the accountant's own quantity where there is one."""
+    spent = f"epsilon {exact(read('privacy.epsilon'))} at delta {exact(read('privacy.delta'))}"
+    if read("privacy.mu") is not None:
+        return f"The releases of this run compose to mu = {number(read('privacy.mu'))} ({spent})."
+    second = ""
+    if read("privacy.renyi_epsilon") is not None:
+        second = f"; the second accountant's bound is epsilon {exact(read('privacy.renyi_epsilon'))}"
+    return f"The releases and steps of this run compose to {spent}{second}."
 
 
 def path_covered(read: Reading) -> tuple[str, ...]:
@@ -118,13 +163,20 @@ def path_covered(read: Reading) -> tuple[str, ...]:
         if scored
         else "Choice of pairs: follows from the schema and the configuration, not from the source."
     )
+    refined = (
+        ("Refining: the generator goes on against a critic trained on the source by DP-SGD, charged.",)
+        if released(read, budget.CRITIC)
+        else ()
+    )
     return (
         "Bounds and categories: declared by the steward as public knowledge.",
         "Bins: cut from noised histograms, charged.",
         "Class shares: taken from noised counts, charged.",
         chosen,
         "Training: the generator is fitted to noised measurements only; fitting is post-processing.",
+        *refined,
         "Sampling: rows are drawn from the generator; post-processing.",
+        *(() if read("audit") is None else ("Audit: made of synthetic rows and planted records; post-processing.",)),
         "Evaluation: published scores compare synthetic rows with noised measurements; post-processing.",
         "Documents: written from the public facts of the run; no exact statistic of the source is among them.",
     )

@@ -12,8 +12,7 @@ from pipelines.budget_view import print_json
 from synth.errors import SynthError, UserError, VerificationFailed
 from synth.files import write_whole
 from synth.privacy.ledger import Ledger
-from synth.release import MANIFEST, Verified
-from synth.release import verify as verify_bundle
+from synth.release import MANIFEST, Verified, examine
 
 
 def verify(
@@ -108,7 +107,7 @@ def _check(book: Ledger, paths: list[Path]) -> dict[Path, Verified]:
     checked = {}
     for path in [found for named in paths for found in _bundles_at(named)]:
         try:
-            checked[path] = verify_bundle(path, ledger=book)
+            checked[path] = examine(path, ledger=book)  # a rejected bundle is charged too
         except VerificationFailed as error:
             raise VerificationFailed(str(error) if str(path) in str(error) else f"{path}: {error}") from None
         except SynthError as error:

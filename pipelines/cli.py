@@ -12,9 +12,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipelines import quiet
+from pipelines import quiet, releasing
+from pipelines.auditing import audit
 from pipelines.budget import budget, ledger_of
+from pipelines.comparing import compare
 from pipelines.drafting import draft_schema, write_templates
+from pipelines.evaluating import evaluate
+from pipelines.sampling import sample
 from synth.errors import NotBuiltYet, SynthError, UserError
 from synth.privacy.boundary import without_values
 
@@ -29,6 +33,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Work on schema.yaml.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(schema_app, name="schema")
 app.add_typer(budget, name="budget")
+app.add_typer(releasing.key, name="key")
 
 # Typer's error for a wrong command line. It comes from a copy of Click within Typer, or from Click, by version.
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
@@ -53,13 +58,18 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder to make.", show_
 
 @schema_app.command("draft")
 def draft(
-    file: Annotated[Path, typer.Argument(help="A Parquet or CSV file.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A Parquet or CSV file, a folder of such, or a run.yaml whose source is meant.", show_default=False
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write here instead of printing.", show_default=False),
     ] = None,
 ) -> None:
-    """Draft schema.yaml from a file's column names and types.
+    """Draft schema.yaml from the column names and types of a file, a folder of files or a query.
 
     No domain is taken from the values, so every domain is left for you to fill in from public knowledge (a codebook)
     and is marked `domain: unconfirmed`; a run refuses such a column. The kinds of a CSV file are guessed from its
@@ -117,59 +127,19 @@ def run(
     typer.echo(json.dumps({"bundle": str(bundle)}) if as_json else str(bundle))
 
 
-@app.command()
-def sample(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", show_default=False)],
-    rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Parquet file to write.", show_default=False)],
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", help="COLUMN=VALUE; repeat for several. An empty VALUE means missing."),
-    ] = None,
-    complete: Annotated[Path | None, typer.Option("--complete", help="Not offered by this version.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the same rows.")] = None,
-) -> None:
-    """Draw rows from a bundle's model. Costs no budget: sampling is post-processing.
-
-    Conditions are exact for any set of columns: nothing is rejected, however rare the combination.
-    """
-    if complete is not None:
-        raise NotBuiltYet("--complete is not offered by this version")
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; name a file to write")
-    from pipelines.sampling import sample_to_file
-
-    made = sample_to_file(bundle, rows=rows, where=where or [], seed=seed, output=output)
-    typer.echo(f"{made} rows drawn; this cost no budget", err=True)
-    typer.echo(output.resolve())
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", show_default=False)],
-    public_key: Annotated[
-        Path | None, typer.Option("--public-key", help="Demand a valid signature by this key.")
-    ] = None,
-    ledger: Annotated[str | None, typer.Option("--ledger", help="Also look the bundle up in this ledger.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check that a bundle is intact: every file listed, unchanged, and bound together.
-
-    Without a public key this proves integrity, not origin.
-    """
-    from synth.privacy.ledger import Ledger
-    from synth.release import verify as verify_bundle
-
-    book = Ledger.open(ledger, create=False) if ledger else None
-    found = verify_bundle(bundle, public_key=public_key, ledger=book)
-    if as_json:
-        typer.echo(json.dumps(found.as_dict()))
-        return
-    looked_up = " Its ledger entry was found." if found.ledger_checked else ""
-    typer.echo(
-        f"intact, NOT approved: {found.files} files of run {found.run_id}, "
-        f"(ε={found.epsilon:g}, δ={found.delta:g}).{looked_up}"
-    )
+for command in (
+    sample,
+    releasing.document,
+    releasing.approve,
+    releasing.reject,
+    releasing.release,
+    releasing.revoke,
+    releasing.verify,
+    compare,
+    audit,
+    evaluate,
+):
+    app.command()(command)
 
 
 def _ledger_of(run_yaml: Path, option: str | None) -> str:
@@ -209,7 +179,7 @@ def _fail_misuse(error: Any) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"synth: {' '.join(message.split())}", err=True)
+    typer.echo(f"synth: {releasing.shown(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 

@@ -9,9 +9,12 @@ import pyarrow as pa
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from datasheets import template
-from synth.errors import UserError
+from synth.config import Database, parse_source
+from synth.errors import NotBuiltYet, UserError
 from synth.files import PRIVATE_FOLDER, write_whole
 from synth.ingest import header_of
+from synth.privacy.boundary import guarded
+from synth.yaml_file import read_yaml
 
 HEADER = """\
 # Drafted from {looked}. Domains are yours to declare.
@@ -53,8 +56,10 @@ def write_templates(directory: Path) -> list[Path]:
 
 
 def draft_schema(file: Path) -> str:
-    """A schema.yaml for a file: names and kinds from its header, every domain marked unconfirmed."""
-    arrow = header_of(file)
+    """A schema.yaml for a file, a folder of files or a run.yaml's source: names and kinds, all domains unconfirmed."""
+    source, name = _source_of(file)
+    with guarded("draft"):
+        arrow = header_of(source)
     lines = []
     for field in arrow:
         kind = _kind(field.type)
@@ -66,11 +71,29 @@ def draft_schema(file: Path) -> str:
             "domain: unconfirmed",
         ]
         lines.append("  - {" + ", ".join(part for part in parts if part) + "}")
-    stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in file.stem).lstrip("._-") or "table"
-    looked = f"the names and types of {file.name}"
-    if file.suffix.lower() == ".csv":
-        looked = f"the names in {file.name}; the kinds are a guess from its first rows"
+    stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip("._-") or "table"
+    if isinstance(source, Database):
+        looked = "the names and types of a query's columns"
+    elif source.suffix.lower() == ".csv" or (source.is_dir() and any(source.glob("*.[cC][sS][vV]"))):
+        looked = f"the names in {source.name}; the kinds are a guess from its first rows"
+    else:
+        looked = f"the names and types of {source.name}"
     return HEADER.format(looked=looked, dataset=stem) + "\n".join(lines) + "\n"
+
+
+def _source_of(file: Path) -> tuple[Path | Database, str]:
+    """What to look at, and a name for the table; a database is named in a run.yaml, which hides its password."""
+    if str(file).startswith(("postgresql:", "postgres:", "postgresql+psycopg:")):
+        raise UserError("a database is named in a run.yaml, as source: {url: …, query: …}; give that file instead")
+    if file.suffix.lower() not in {".yaml", ".yml"}:
+        return file, file.stem
+    raw = read_yaml(file)
+    source = parse_source(raw, file=file)
+    if isinstance(source, Database):
+        return source, str(raw.get("name") or "table")
+    if source.folder is not None:
+        raise NotBuiltYet(f"{file}: a schema of images is not drafted; see README.md")
+    return source.path, source.path.stem
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -93,11 +93,25 @@ def train(folder: str) -> None:
     stages.train(RunFolder(Path(folder)))
 
 
+@task(name="refine", **TASK)
+@wordless
+def refine(folder: str, ledger_url: str) -> None:
+    """Refine the generator against a critic trained by DP-SGD."""
+    stages.refine(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
+
+
 @task(name="sample", **TASK)
 @wordless
 def sample(folder: str) -> None:
     """Draw the synthetic rows."""
     stages.sample(RunFolder(Path(folder)))
+
+
+@task(name="audit", **TASK)
+@wordless
+def audit(folder: str) -> None:
+    """Audit the mechanism on synthetic rows."""
+    stages.audit(RunFolder(Path(folder)))
 
 
 @task(name="evaluate", **TASK)
@@ -140,7 +154,10 @@ def synth_run(folder: str, ledger_url: str) -> None:
             encode(folder)
             measure(folder, ledger_url)
             train(folder)
+            if stages.has_critic(run_folder):
+                refine(folder, ledger_url)
             sample(folder)
+            audit(folder)
             evaluate(folder)
             settle(folder, ledger_url)
             document(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from synth.config import load_run
-from synth.prepare import plan_run
-from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
+from synth.config import Run, load_run
+from synth.images.plan import expectation_of
+from synth.prepare import events_of, plan_images_of, plan_run
+from synth.privacy.composition import epsilon_of, replace_one_epsilon_of
 from synth.privacy.ledger import Ledger
 from synth.tables.codec import codecs_of
 from synth.tables.plan import memory_bytes, plan_columns, refuse_too_large
@@ -23,42 +25,46 @@ MOST_RUNS = 10_000
 def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
     """Everything `synth plan` prints, as plain values. The source is not opened."""
     run = load_run(run_file)
-    run.table.refuse_unconfirmed()
+    run.declared.refuse_unconfirmed()
+    if run.images is not None:
+        expected = expectation_of(run.images, plan_images_of(run))
+        return {**_spending(run, ledger_url), "images": asdict(expected), "memory_bytes": expected.memory_bytes}
     codecs = codecs_of(run.table)
     layout, plan = plan_run(run)
     refuse_too_large(layout, codecs)
-    delta = run.config.privacy.delta
-    name = run.table.ledger_population
-    population = Ledger.open(ledger_url, create=False).population(name)
-    mu = compose_mu(plan.events)
-    report: dict[str, Any] = {
+    return {
+        **_spending(run, ledger_url),
+        "columns": [column.__dict__ for column in plan_columns(layout, plan, codecs)],
+        "classes": layout.classes,
+        "pairs": len(layout.pairs),
+        "pairs_measured": plan.mu_pairs_by_class is not None or plan.mu_pairs_summed is not None,
+        "pairs_chosen_by_scores": plan.score_noise is not None,
+        "critic": None if plan.critic is None else plan.critic.model_dump(),
+        "memory_bytes": memory_bytes(layout, codecs),
+    }
+
+
+def _spending(run: Run, ledger_url: str) -> dict[str, Any]:
+    """What the run would cost, and what that means for its population."""
+    events, delta, name = events_of(run), run.config.privacy.delta, run.declared.ledger_population
+    ledger = Ledger.open(ledger_url, create=False)
+    population, charged = ledger.population(name), ledger.charged_events(name)
+    left = ledger.runs_left(name, events)
+    return {
         "run": run.name,
         "population": name,
         "epsilon": run.config.privacy.epsilon,
         "delta": delta,
-        "replace_one_epsilon": epsilon_of(compose_replace_one_mu(plan.events), delta),
-        "events": [event.model_dump() for event in plan.events],
-        "columns": [column.__dict__ for column in plan_columns(layout, plan, codecs)],
-        "classes": layout.classes,
-        "pairs": len(layout.pairs),
-        "pairs_chosen_by_scores": plan.score_noise is not None,
-        "memory_bytes": memory_bytes(layout, codecs),
+        "replace_one_epsilon": replace_one_epsilon_of(events, delta),
+        "events": [event.model_dump() for event in events],
         "spent_epsilon": population.epsilon if population else 0.0,
         "cap": population.cap.epsilon if population and population.cap else None,
         "epsilon_left": population.epsilon_left if population else None,
-        "runs_left": None,
+        "runs_left": None if left is None else min(MOST_RUNS, left),
         "epsilon_after_a_year": {
-            cadence: _epsilon_after(population.mu if population else 0.0, mu, runs, delta)
-            for cadence, runs in RUNS_A_YEAR.items()
+            cadence: epsilon_of([*charged, *events * runs], delta) for cadence, runs in RUNS_A_YEAR.items()
         },
     }
-    if population and population.mu_squared_left is not None:
-        report["runs_left"] = min(MOST_RUNS, int(population.mu_squared_left / mu**2 + 1e-9))
-    return report
-
-
-def _epsilon_after(spent_mu: float, mu: float, runs: int, delta: float) -> float:
-    return epsilon_of((spent_mu**2 + runs * mu**2) ** 0.5, delta)
 
 
 def print_plan(report: dict[str, Any]) -> None:
@@ -73,8 +79,13 @@ def print_plan(report: dict[str, Any]) -> None:
     yearly = ", ".join(f"{cadence} ε={value:g}" for cadence, value in report["epsilon_after_a_year"].items())
     say(f"A year    of such runs would bring the population to: {yearly}")
     say(f"Memory    at most about {report['memory_bytes'] / 2**30:.1f} GiB; it does not grow with the rows")
-    pairs = "the most telling are chosen by noised scores" if report["pairs_chosen_by_scores"] else "all are measured"
-    say(f"Pairs     {report['pairs']}; {pairs}; {report['classes']} classes\n")
+    if "images" in report:
+        _print_images(report["images"])
+        return
+    say(f"Pairs     {report['pairs']}; {_pairs(report)}; {report['classes']} classes")
+    if report["critic"] is not None:
+        say(f"Critic    {_critic(report['critic'])}")
+    say("")
     table = Table(title="Noise (standard deviation, in people) of one cell", title_justify="left")
     for heading in ("column", "kind", "cells", "bins at most", "noise in its histogram", "noise in a pair"):
         table.add_column(heading, justify="left" if heading in {"column", "kind"} else "right")
@@ -90,6 +101,27 @@ def print_plan(report: dict[str, Any]) -> None:
         )
     Console().print(table)
     say("A group of people can be told from nothing when it is several times larger than the noise of its cell.")
+
+
+def _print_images(expected: dict[str, Any]) -> None:
+    examples = ", ".join(f"{found} of {rows:,} pictures" for rows, found in expected["measured"].items())
+    typer.echo(f"Measures  at most {expected['offered']} coefficients a picture, by the noised number: {examples}")
+    typer.echo(f"Noise     {expected['class_size_noise']:.0f} pictures (standard deviation) in the size of a class,")
+    typer.echo(f"          {expected['moment_noise']:.1f} pictures at the clipping length in a second moment")
+    typer.echo("A class can be learned when it has many times more pictures than its noise and its coefficients.")
+
+
+def _pairs(report: dict[str, Any]) -> str:
+    if not report["pairs_measured"]:
+        return "none is measured, the critic has their share" if report["critic"] else "none is measured"
+    return "the most telling are chosen by noised scores" if report["pairs_chosen_by_scores"] else "all are measured"
+
+
+def _critic(event: dict[str, Any]) -> str:
+    return (
+        f"DP-SGD: {event['steps']} steps, each person in a step with probability {event['sample_rate']:g}, "
+        f"noise {event['noise_multiplier']:.4g} clipping norms"
+    )
 
 
 def _cap(report: dict[str, Any]) -> str:

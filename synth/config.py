@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from synth.errors import InvalidConfig, NotBuiltYet
-from synth.schema import Schema, load_schema
+from synth.image_schema import ImageSchema, load_any_schema
+from synth.schema import Schema
 from synth.yaml_file import fill_environment, keys_of, problems_of, read_yaml
 
 
@@ -31,9 +43,70 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """Where the private rows are: a Parquet or CSV file."""
+    """Where the private rows are: Parquet or CSV, or a folder of images with a CSV file of their labels.
+
+    `path` is what holds a row for each record: a file of a table or a folder of such files, or `labels` of a `folder`.
+    """
 
     path: Path
+    folder: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_are_the_rows(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not {"folder", "labels"} & set(value):
+            return value
+        if "path" in value:
+            raise ValueError("give either `path`, or `folder` and `labels`")
+        if not {"folder", "labels"} <= set(value):
+            raise ValueError("a folder of images needs both `folder` and `labels` (a CSV file)")
+        return {"path" if key == "labels" else key: item for key, item in value.items()}
+
+
+class Database(Section):
+    """Private rows in PostgreSQL: what one SELECT says. Neither URL nor query is ever shown."""
+
+    url: SecretStr
+    query: SecretStr
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_files_besides(cls, value: Any) -> Any:
+        if isinstance(value, dict) and {"path", "folder", "labels"} & set(value):
+            raise ValueError("give either a `path`, or `url` and `query`")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _postgres(cls, value: SecretStr) -> SecretStr:
+        scheme, separator, _ = value.get_secret_value().partition("://")
+        if not separator or scheme not in POSTGRES_SCHEMES:
+            raise ValueError(
+                "a database as source is PostgreSQL, postgresql://user@host:5432/database; "
+                "export anything else to Parquet or CSV"
+            )
+        return value
+
+    @field_validator("query")
+    @classmethod
+    def _some_text(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().strip() or "\0" in value.get_secret_value():
+            raise ValueError("should be one SELECT, such as select * from patients")
+        return value
+
+
+POSTGRES_SCHEMES = {"postgresql", "postgres", "postgresql+psycopg"}
+
+
+def _kind_of_source(value: Any) -> str:
+    """The branch of the union, in brackets: no place of a problem shows it."""
+    database = isinstance(value, Database) or (isinstance(value, dict) and bool({"url", "query"} & set(value)))
+    return "[database]" if database else "[files]"
+
+
+AnySource = Annotated[
+    Annotated[Source, Tag("[files]")] | Annotated[Database, Tag("[database]")], Discriminator(_kind_of_source)
+]
 
 
 class Privacy(Section):
@@ -43,13 +116,29 @@ class Privacy(Section):
     delta: Number = Field(gt=0, lt=1)
 
 
+class Critic(Section):
+    """The critic trained by DP-SGD, when it has a share. None of it may follow from the data.
+
+    `steps` and `sample_rate` (the chance of a person to join a step) fix what the critic costs.
+    """
+
+    steps: Annotated[Count, Field(ge=1, le=1_000_000)] = 400
+    sample_rate: Number = Field(default=0.02, gt=0, le=1)
+    max_grad_norm: Number = Field(default=1.0, gt=0, le=1e6)
+    learning_rate: Number = Field(default=3e-3, gt=0, le=1)
+    hidden_size: Annotated[Count, Field(ge=8, le=4096)] = 128
+    weight: Number = Field(default=1.0, gt=0, le=1e6)
+
+
 class Synthesizer(Section):
     """The table recipe. The defaults were chosen on public data; see benchmarks/.
 
-    `steps`, `members` and `latent_points` set by "auto" follow from ε and the schema alone.
+    `steps`, `members` and `latent_points` set by "auto" follow from ε and the schema alone. `critic_share` set by
+    "auto" is 0 for tables.
     """
 
     critic_share: Literal["auto"] | Annotated[Number, Field(ge=0, le=1)] = "auto"
+    critic: Critic = Critic()
     steps: Literal["auto"] | Annotated[Count, Field(ge=1, le=100_000)] = "auto"
     members: Annotated[Count, Field(ge=1, le=16)] = 3
     latent_points: Literal["auto"] | Annotated[Count, Field(ge=8, le=65_536)] = "auto"
@@ -57,6 +146,11 @@ class Synthesizer(Section):
     learning_rate: Number = Field(default=3e-3, gt=0, le=1)
     threads: Literal["auto"] | Annotated[Count, Field(ge=1, le=256)] = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+    @property
+    def share_of_critic(self) -> float:
+        """The critic's share of what remains after bins and class sizes, in [0, 1]."""
+        return 0.0 if self.critic_share == "auto" else self.critic_share
 
 
 class Evaluation(Section):
@@ -81,7 +175,7 @@ class LedgerSection(Section):
 class RunConfig(Section):
     """run.yaml. Paths are absolute after loading."""
 
-    source: Source
+    source: AnySource
     schema_file: Path = Field(alias="schema")
     privacy: Privacy
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
@@ -106,12 +200,38 @@ class Run(BaseModel):
 
     file: Path
     config: RunConfig
-    table: Schema
+    declared: Schema | ImageSchema
 
     @property
     def name(self) -> str:
         """The run's name: as configured, else the dataset's."""
-        return self.config.name or self.table.dataset
+        return self.config.name or self.declared.dataset
+
+    @property
+    def table(self) -> Schema:
+        """The schema of a run on a table. Raises NotBuiltYet for what is asked of images and is for tables alone."""
+        if not isinstance(self.declared, Schema):
+            raise NotBuiltYet("this is offered for tables, not for images, by this version")
+        return self.declared
+
+    @property
+    def rows(self) -> Path | Database:
+        """Where the rows of a table are."""
+        source = self.config.source
+        return source if isinstance(source, Database) else source.path
+
+    @property
+    def files(self) -> Source:
+        """Where the rows are when they are in files, as images are. Raises NotBuiltYet for a database."""
+        source = self.config.source
+        if isinstance(source, Database):
+            raise NotBuiltYet(f"{self.file}: source.url: a database is offered for tables alone")
+        return source
+
+    @property
+    def images(self) -> ImageSchema | None:
+        """The schema of a run on images; None for a table."""
+        return self.declared if isinstance(self.declared, ImageSchema) else None
 
 
 def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
@@ -129,7 +249,7 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
     if isinstance(schema_file, str) and schema_file:
         filled, _ = fill_environment(schema_file, environment)
         try:
-            schema = load_schema(_absolute(Path(filled), path.parent))
+            schema = load_any_schema(_absolute(Path(filled), path.parent))
         except InvalidConfig as error:
             # What the environment fills in is never written out, a path included.
             named = error if filled == schema_file else InvalidConfig(schema_file, error.problems)
@@ -143,7 +263,25 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
     assert config is not None
     if schema is None:
         raise InvalidConfig(str(path), ["schema: should be the path of a schema.yaml"])
-    return Run(file=path.resolve(), config=config, table=schema)
+    files = config.source if isinstance(config.source, Source) else None
+    if files is not None and files.folder is not None and isinstance(schema, Schema):
+        raise InvalidConfig(str(path), ["source.folder: is for images; give a table as source.path"])
+    if isinstance(schema, ImageSchema):
+        _refuse_for_images(config, str(path))
+    return Run(file=path.resolve(), config=config, declared=schema)
+
+
+def _refuse_for_images(config: RunConfig, file: str) -> None:
+    """What a run on images does not have is refused, never passed over."""
+    asked = config.synthesizer
+    if isinstance(config.source, Database):
+        raise NotBuiltYet(f"{file}: source.url: a database is offered for tables alone; images come as files")
+    if asked.share_of_critic > 0:
+        raise NotBuiltYet(f"{file}: synthesizer.critic_share above 0 is offered for tables alone; use auto or 0")
+    if own := asked.model_fields_set - {"critic_share"}:
+        raise InvalidConfig(file, [f"synthesizer.{name}: is for tables; leave it out" for name in sorted(own)])
+    if config.evaluation.holdout:
+        raise NotBuiltYet(f"{file}: evaluation.holdout is offered for tables alone; leave it at 0")
 
 
 def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str] | None = None) -> RunConfig:
@@ -160,13 +298,38 @@ def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str]
     folder = file.resolve().parent
     return config.model_copy(
         update={
-            "source": Source(path=_absolute(config.source.path, folder)),
+            "source": _absolute_source(config.source, folder),
             "schema_file": _absolute(config.schema_file, folder),
             "answers": _absolute(config.answers, folder),
             "output": config.output.model_copy(update={"directory": _absolute(config.output.directory, folder)}),
             "ledger": LedgerSection(url=absolute_ledger_url(config.ledger.url, folder)),
         }
     )
+
+
+def parse_source(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str] | None = None) -> Source | Database:
+    """The section `source` of run.yaml alone, for who has no schema yet. Raises InvalidConfig."""
+    filled, missing = fill_environment({"source": raw.get("source")}, environment)
+    problems = [f"${{{name}}}: the environment variable is not set" for name in sorted(set(missing))]
+    source = None
+    try:
+        source = _SourceAlone.model_validate(filled).source
+    except ValidationError as error:
+        problems += problems_of(error, known=keys_of(Source, Database))
+    if problems or source is None:
+        raise InvalidConfig(str(file), problems)
+    return _absolute_source(source, file.resolve().parent)
+
+
+class _SourceAlone(Section):
+    source: AnySource
+
+
+def _absolute_source(source: Source | Database, folder: Path) -> Source | Database:
+    if isinstance(source, Database):
+        return source
+    pictures = _absolute(source.folder, folder) if source.folder else None
+    return source.model_copy(update={"path": _absolute(source.path, folder), "folder": pictures})
 
 
 def absolute_ledger_url(url: str | None, folder: Path) -> str | None:
@@ -189,16 +352,6 @@ def _refuse_unbuilt(raw: dict[str, Any], file: str) -> dict[str, Any]:
         value = raw.get(name)
         return value if isinstance(value, dict) else {}
 
-    source = section("source")
-    if "url" in source or "query" in source:
-        raise NotBuiltYet(f"{file}: source.url (a database) is not offered by this version; export to Parquet or CSV")
-    if "folder" in source or "labels" in source:
-        raise NotBuiltYet(f"{file}: source.folder (images) is not offered by this version; tables are")
-    share = section("synthesizer").get("critic_share", "auto")
-    if isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1:
-        raise NotBuiltYet(
-            f"{file}: synthesizer.critic_share above 0 (a DP-SGD critic) is not offered by this version; use auto or 0"
-        )
     holdout = section("evaluation").get("holdout", 0)
     if (isinstance(holdout, str) and holdout) or (
         isinstance(holdout, (int, float)) and not isinstance(holdout, bool) and 0 < holdout < 1

@@ -7,7 +7,8 @@
     │   └── NotBuiltYet              named by the contract, not offered by this version
     ├── PrivacyRefusal            3  the privacy rules say no; nothing was read
     │   ├── BudgetExceeded           the population's cap would be passed
-    │   └── UnconfirmedDomain        a domain drafted from private data, not yet confirmed
+    │   ├── UnconfirmedDomain        a domain drafted from private data, not yet confirmed
+    │   └── NotApproved              a bundle that nobody approved, or that was rejected or revoked
     └── VerificationFailed        4  a bundle or ledger is not what it claims to be
 
 Messages name a rule, a place and a remedy, and never a value taken from the source.
@@ -64,6 +65,10 @@ class BudgetExceeded(PrivacyRefusal):
 
 class UnconfirmedDomain(PrivacyRefusal):
     """A column's domain was drafted from the data and has not been confirmed as public."""
+
+
+class NotApproved(PrivacyRefusal):
+    """The bundle is not approved for release, or no longer."""
 
 
 class VerificationFailed(SynthError):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import Event
 
 
 class Facts(BaseModel):
@@ -37,18 +37,20 @@ class PrivacyFacts(Facts):
 
     epsilon: float
     delta: float
-    mu: float  # Gaussian-DP parameter of the whole run, add/remove of one unit
+    mu: float | None  # Gaussian-DP parameter of the whole run, add/remove of one unit; DP-SGD has none
+    renyi_epsilon: float | None = None  # by a second, looser accountant, where DP-SGD took part
     replace_one_epsilon: float  # the same run, when one unit's record is replaced by another
     privacy_unit: Literal["row", "person"]
     max_rows_per_person: int
     neighboring_relation: Literal["add-or-remove-one"]
     row_count: Literal["private"] | int  # a number is the steward's public declaration
-    events: tuple[GaussianEvent, ...]
+    events: tuple[Event, ...]
     noise_protection: str  # how the noise itself is protected
     accountant: str
     not_covered: tuple[str, ...]  # what the (ε, δ) does not protect; "none" is never implied
     population_epsilon: float  # all charged runs on these people together, at population_delta
     population_delta: float
+    population_overlaps: tuple[str, ...]  # other populations, declared to share people, whose runs count too
     population_cap: float | None
     population_candidates: int  # charged runs of the population so far, this one included
     ledger_head: str  # hash of the ledger's chain after this run's reservation was settled
@@ -60,13 +62,31 @@ class DataFacts(Facts):
     rows: int
     rows_chosen_by: Literal["noised count", "declared row count", "config"]
     columns: tuple[dict[str, Any], ...]  # the public schema's columns, as declared
+    rules: tuple[str, ...] = ()  # between columns, as declared; every row meets them
     target: str | None
     classes: int
     files: tuple[str, ...]  # relative to the bundle, e.g. data/part-00000.parquet
 
 
+class CriticFacts(Facts):
+    """The critic that refined the generator by DP-SGD: public constants, and what follows from noised counts."""
+
+    share: float  # of what remained of the budget after bins and class sizes
+    steps: int
+    sample_rate: float
+    noise_multiplier: float
+    max_grad_norm: float
+    expected_batch_size: float  # sample rate times the noised or declared number of people; divides the noised sum
+    fakes: int  # generated rows in a step
+    hidden_size: int
+    parameters: int
+    learning_rate: float
+    weight: float  # of the critic's verdict beside the moments, in the generator's loss
+    chi: float  # of the refined generator, as below
+
+
 class ModelFacts(Facts):
-    """The generator and how it was fitted. All of it follows from the noised measurements."""
+    """The generator and how it was fitted. All of it follows from the noised measurements, and the critic's steps."""
 
     kind: str
     parameters: int
@@ -80,6 +100,20 @@ class ModelFacts(Facts):
     candidate_pairs: int
     bins: dict[str, int]  # column → number of bins in the pair stage
     chi: float  # mean squared residual over noise variance; about 1 means fitted to the noise
+    critic: CriticFacts | None = None
+
+
+class ImageModelFacts(Facts):
+    """The generator of pictures. All of it follows from the noised measurements."""
+
+    kind: str
+    parameters: int
+    coefficients: int  # measured coefficients of a picture
+    coefficients_offered: int  # the most that could have been, from the schema
+    largest_frequency: float  # of a measured coefficient, in half periods per shorter side
+    feature_part: float  # of the squared length of a measured vector that is for coefficients
+    clip: float  # length at which centred, weighted vectors were clipped, in units of the value range
+    rounds: int  # of correcting the model by what its clipped pictures lack of the denoised moments
 
 
 class MarginalScore(Facts):
@@ -93,6 +127,17 @@ class MarginalScore(Facts):
     noise: float
 
 
+class MomentScore(Facts):
+    """Distance of one class's synthetic pictures to their paid-for noised second moments.
+
+    Both are means of uuᵀ with ‖u‖ ≤ 1 (`synth.images.measure`); `noise` is what noise alone would show.
+    """
+
+    class_value: int
+    distance: float
+    noise: float
+
+
 class QualityFacts(Facts):
     """Public scores only: from synthetic rows, config and paid-for measurements."""
 
@@ -102,8 +147,30 @@ class QualityFacts(Facts):
     mean_one_way_noise: float
     mean_two_way_distance: float | None
     mean_two_way_noise: float | None
+    moments: tuple[MomentScore, ...] = ()  # of images, a class each
     valid_rows: int  # rows whose every cell has the declared type and lies in the declared domain
     rows: int
+
+
+class AuditFacts(Facts):
+    """What the run's own audit found. It read synthetic rows and planted records only; it can refute ε, never prove it.
+
+    Lower bounds are rounded down, and 0 says that the attack showed nothing.
+    """
+
+    rows: int  # synthetic rows that the audited mechanism was given beside the canaries
+    canaries: int  # planted records, each in by a fair coin of its own
+    rows_per_canary: int  # rows of a canary that the mechanism counts
+    guesses: tuple[int, ...]  # how many coins were guessed; every one of these numbers was fixed beforehand
+    correct: tuple[int, ...]  # how many of them rightly
+    delta: float
+    claimed_epsilon: float  # of the audited releases, at delta
+    epsilon_lower_bound: float  # from the guesses, whatever the mechanism
+    confidence: float  # of that bound, over all numbers of guesses together
+    noise_epsilon_lower_bound: float  # from the noise that was seen, if it is Gaussian
+    noise_confidence: float  # of that bound
+    refuting_confidence: float  # what a contradiction needs to stop a run
+    covers: str  # which releases were audited
 
 
 class PublicFacts(Facts):
@@ -112,5 +179,6 @@ class PublicFacts(Facts):
     run: RunFacts
     privacy: PrivacyFacts
     data: DataFacts
-    model: ModelFacts
+    model: ModelFacts | ImageModelFacts
     quality: QualityFacts
+    audit: AuditFacts | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,35 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_text(text: str) -> str:
+    """Lower-case hex SHA-256 of a text as it is written to a file."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet, readable by its owner only. Raises FileExistsError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until nobody else holds the folder, and hold it. The lock dies with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write aside, then rename: a reader sees the old file or the whole new one, never a part.
 
@@ -32,12 +64,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    write_new(aside, content.encode() if isinstance(content, str) else content)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -8,31 +8,52 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from synth.config import Database
 from synth.errors import InvalidSource
 from synth.schema import AnyColumn, Schema
 from synth.yaml_file import nearest
 
+if TYPE_CHECKING:
+    from synth.database import Snapshot  # the driver is loaded where it is used
+
 BATCH_ROWS = 65_536
+SUFFIXES = {".parquet", ".pq", ".csv"}
+"""Of the files of a folder. What a single file is called does not matter."""
 NULL_WORDS = ("", "NA", "NaN", "nan", "null", "NULL", "None")
 _PARQUET_MAGIC = b"PAR1"
 
 
-def check_header(path: Path, schema: Schema) -> None:
-    """Raise InvalidSource unless the file can be opened and holds every declared column in a fitting type."""
-    _Source.open(path, schema)
+def check_header(source: Path | Database, schema: Schema) -> None:
+    """Raise InvalidSource unless the source can be opened and holds every declared column in a fitting type.
+
+    Of a folder every file is looked at.
+    """
+    if isinstance(source, Database):
+        _check_database(source, schema)
+    else:
+        _Source.open(source, schema)
 
 
-def header_of(path: Path) -> pa.Schema:
-    """Column names and physical types of a file; for CSV the types that its first megabyte parses as."""
+def header_of(source: Path | Database) -> pa.Schema:
+    """Column names and physical types of a source; for CSV the types that its first megabyte parses as.
+
+    Of a folder its first file's.
+    """
+    if isinstance(source, Database):
+        from synth import database
+
+        return database.header_of(source)
+    path = _parts_of(source)[0] if source.is_dir() else source
     if _first_bytes(path) == _PARQUET_MAGIC:
         return _parquet_header(path)[0]
     _csv_header(path)
@@ -43,76 +64,172 @@ def header_of(path: Path) -> pa.Schema:
         raise InvalidSource(f"source {path}: is not CSV with one header line and equal rows") from None
 
 
-def read_batches(path: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
+def read_batches(source: Path | Snapshot, schema: Schema) -> Iterator[pa.RecordBatch]:
     """The declared columns of the source, at most BATCH_ROWS rows at a time, in the schema's order.
 
-    Raises InvalidSource when the file turns out to be damaged.
+    Raises InvalidSource when the source turns out to be damaged.
     """
-    yield from _read(path, schema, [column.name for column in schema.learned_columns])
+    yield from _read(source, schema, [column.name for column in schema.learned_columns])
 
 
-def read_persons(path: Path, schema: Schema) -> Iterator[pa.Array]:
+def read_persons(source: Path | Snapshot, schema: Schema) -> Iterator[pa.Array]:
     """The person column of the source, in the order of `read_batches`. Raises InvalidSource as it does."""
     assert schema.person_column is not None
-    for batch in _read(path, schema, [schema.person_column]):
+    for batch in _read(source, schema, [schema.person_column]):
         yield batch.column(0)
 
 
 @contextmanager
-def at_rest(path: Path) -> Iterator[None]:
-    """Raise InvalidSource when the file is written or replaced meanwhile: several passes have to see the same rows."""
-    before = _state(path)
-    yield
-    if _state(path) != before:
+def at_rest(source: Path | Database) -> Iterator[Path | Snapshot]:
+    """What to read: several passes over it see the same rows.
+
+    For a database it is one snapshot of its own; files are looked at again at the end. Raises InvalidSource when one
+    was written or replaced meanwhile, or the database cannot be reached.
+    """
+    if isinstance(source, Database):
+        from synth.database import snapshot
+
+        with snapshot(source) as rows:
+            yield rows
+        return
+    before = _state(source)
+    yield source
+    if _state(source) != before:
         raise InvalidSource("source: changed while it was being read; run again on a file at rest")
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def _state(path: Path) -> tuple[tuple[str | int, ...], ...] | None:
+    """What changes when the file does, or any file of the folder."""
     try:
-        found = path.stat()
+        files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+        found = [(file.name, file.stat()) for file in files]
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found)
 
 
-def _read(path: Path, schema: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
-    source = _Source.open(path, schema)
+def _read(source: Path | Snapshot, schema: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+    if not isinstance(source, Path):
+        learned = [column.name for column in schema.learned_columns]
+        for batch in source.batches(learned, person=schema.person_column, most_rows=BATCH_ROWS):
+            yield batch.select(names)
+        return
+    opened = _Source.open(source, schema)
     try:
-        yield from source.batches(names)
+        yield from opened.batches(names)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         # The library's message can quote the line it failed on, so it is replaced.
-        raise InvalidSource(f"source {path.name}: damaged or not in the format its header announces") from None
+        raise InvalidSource(f"source {source.name}: damaged or not in the format its header announces") from None
+
+
+def _check_database(source: Database, schema: Schema) -> None:
+    from synth import database
+
+    header, has_rows = database.header_and_rows(source)
+    _check_names(database.PLACE, header.names, schema)
+    problems = []
+    for column in schema.learned_columns:
+        field = header.field(column.name)
+        if pa.types.is_null(field.type) or not holds(field.type, column):
+            shown = field.metadata[database.SHOWN].decode()
+            problems.append(f"column {column.name} is {shown} and cannot hold kind {column.kind}")
+    if problems:
+        raise InvalidSource(
+            f"source {database.PLACE}: {'; '.join(problems)}; convert it in source.query (column::text, "
+            "column::integer) or correct the schema"
+        )
+    if not has_rows:
+        raise InvalidSource(f"source {database.PLACE}: source.query gives no rows")
 
 
 class _Source:
-    """A Parquet or CSV file with a checked header."""
+    """Rows with a checked header: a Parquet or CSV file, or a folder of files of one kind.
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    `rows` says whether there is a row at all, and `header` what all files of a folder have to share.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
 
     @staticmethod
     def open(path: Path, schema: Schema) -> _Source:
+        source = _FolderSource(path, schema) if path.is_dir() else _Source._file(path, schema)
+        if not source.has_rows:
+            raise InvalidSource(f"source {path}: {source.empty}")
+        return source
+
+    @staticmethod
+    def _file(path: Path, schema: Schema) -> _FileSource:
         parquet = _first_bytes(path) == _PARQUET_MAGIC
         return _ParquetSource(path, schema) if parquet else _CsvSource(path, schema)
+
+    has_rows: bool
+    empty = "has no rows"
 
     def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         raise NotImplementedError
 
 
-class _ParquetSource(_Source):
+class _FileSource(_Source):
+    header: frozenset[tuple[str, str]]
+
+
+class _FolderSource(_Source):
+    """Files of one format and header, one after the other, by name."""
+
     def __init__(self, path: Path, schema: Schema) -> None:
-        super().__init__(path, schema)
+        super().__init__(path)
+        self.files = [_Source._file(part, schema) for part in _parts_of(path)]
+        first = self.files[0]
+        for file in self.files:
+            if type(file) is not type(first):
+                raise InvalidSource(f"source {file.path}: is of another format than {first.path.name}; keep one of them")
+            if file.header != first.header:
+                raise InvalidSource(
+                    f"source {file.path}: has other columns or types than {first.path.name}; "
+                    "all files of a folder are one table"
+                )
+        self.has_rows = any(file.has_rows for file in self.files)
+
+    def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        for file in self.files:
+            yield from file.batches(names)
+
+
+def _parts_of(folder: Path) -> list[Path]:
+    """The files of a folder that is one table, by name. Raises InvalidSource for what else lies there.
+
+    Names with a dot or an underscore in front are left out: marks and metadata that other programs leave.
+    """
+    try:
+        found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+    except OSError as error:
+        raise InvalidSource(f"source {folder}: cannot be read ({error.strerror})") from None
+    if not found:
+        raise InvalidSource(f"source {folder}: is a folder without Parquet or CSV files; name a file or fill it")
+    for path in found:
+        if path.suffix.lower() not in SUFFIXES or path.is_dir():
+            raise InvalidSource(
+                f"source {path}: is no .parquet, .pq or .csv file, and a folder that is a source holds nothing else; "
+                "move it away"
+            )
+    return found
+
+
+class _ParquetSource(_FileSource):
+    def __init__(self, path: Path, schema: Schema) -> None:
+        super().__init__(path)
         arrow, rows = _parquet_header(path)
+        self.header = frozenset((field.name, str(field.type)) for field in arrow)
+        self.has_rows = rows > 0
         _check_names(path, arrow.names, schema)
         problems = []
         for column in schema.learned_columns:
             kind = arrow.field(arrow.names.index(column.name)).type
-            if not _holds(kind, column):
+            if not holds(kind, column):
                 problems.append(f"column {column.name} is {kind} and cannot hold kind {column.kind}")
         if problems:
             raise InvalidSource(f"source {path}: {'; '.join(problems)}; convert the source or correct the schema")
-        if rows == 0:
-            raise InvalidSource(f"source {path}: has no rows")
 
     def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.path) as file:
@@ -120,14 +237,15 @@ class _ParquetSource(_Source):
                 yield batch.select(names)
 
 
-class _CsvSource(_Source):
+class _CsvSource(_FileSource):
+    empty = "has a header and no rows"
+
     def __init__(self, path: Path, schema: Schema) -> None:
-        super().__init__(path, schema)
+        super().__init__(path)
         self.levels = {c.name: set(c.categories) for c in schema.learned_columns if c.kind == "categorical"}
-        header, has_rows = _csv_header(path)
+        header, self.has_rows = _csv_header(path)
+        self.header = frozenset((name, "") for name in header)
         _check_names(path, header, schema, hint=False)
-        if not has_rows:
-            raise InvalidSource(f"source {path}: has a header and no rows")
 
     def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         # Every column is read as text and parsed by its codec: type inference would look at values, and a value
@@ -161,8 +279,6 @@ class _CsvSource(_Source):
 
 
 def _first_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise InvalidSource(f"source {path}: is a folder; name a Parquet or CSV file")
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_PARQUET_MAGIC))
@@ -194,7 +310,7 @@ def _csv_header(path: Path) -> tuple[list[str], bool]:
         raise InvalidSource(f"source {path}: is neither Parquet nor UTF-8 CSV text") from None
 
 
-def _check_names(path: Path, names: list[str], schema: Schema, *, hint: bool = True) -> None:
+def _check_names(path: Path | str, names: Sequence[str], schema: Schema, *, hint: bool = True) -> None:
     """Raise InvalidSource unless every declared column is there once.
 
     `hint` tells the nearest name of the file. Not for CSV: the first line of one without a header is a person's row.
@@ -212,7 +328,7 @@ def _check_names(path: Path, names: list[str], schema: Schema, *, hint: bool = T
         raise InvalidSource(f"source {path}: {'; '.join(problems)}{advice}")
 
 
-def _holds(kind: pa.DataType, column: AnyColumn) -> bool:
+def holds(kind: pa.DataType, column: AnyColumn) -> bool:
     """Whether a Parquet column of this physical type can hold the declared kind."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type

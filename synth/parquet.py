@@ -17,8 +17,13 @@ ROWS_IN_PART = 5_000_000
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
-def synthetic_metadata(*, epsilon: float, delta: float, privacy_unit: str, run_id: str) -> dict[str, str]:
-    """Key-value metadata that marks a file as synthetic and says under which guarantee."""
+def synthetic_metadata(
+    *, epsilon: float, delta: float, privacy_unit: str, run_id: str, schema_sha256: str
+) -> dict[str, str]:
+    """Key-value metadata that marks a file as synthetic, says under which guarantee, and names its bundle's schema.yaml.
+
+    `schema_sha256` is that file's, in lower-case hex, as the bundle's manifest lists it.
+    """
     return {
         "synthetic": "true",
         "digital_source_type": DIGITAL_SOURCE_TYPE,
@@ -26,6 +31,7 @@ def synthetic_metadata(*, epsilon: float, delta: float, privacy_unit: str, run_i
         "delta": repr(delta),
         "privacy_unit": privacy_unit,
         "run": run_id,
+        "schema_sha256": schema_sha256,
     }
 
 

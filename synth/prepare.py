@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from synth.config import Run, load_run
 from synth.errors import PrivacyRefusal
+from synth.images.source import open_images
 from synth.ingest import check_header
 from synth.privacy.boundary import guarded
 from synth.privacy.budget import TablePlan
+from synth.privacy.events import Event
+from synth.privacy.image_budget import ImagePlan, plan_images
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, create_run_folder, delete_leftovers
 from synth.tables.codec import codecs_of
 from synth.tables.measure import Layout, layout_of, plan_of
 from synth.tables.plan import refuse_too_large
+
+logger = logging.getLogger(__name__)
 
 MAX_DELTA = 1e-3
 
@@ -25,13 +31,17 @@ def prepare(run_file: Path, ledger: Ledger) -> RunFolder:
     the header of the source. Raises InvalidConfig, NotBuiltYet, UnconfirmedDomain, BudgetExceeded or InvalidSource.
     """
     run = load_run(run_file)
-    run.table.refuse_unconfirmed()
+    run.declared.refuse_unconfirmed()
     refuse_large_delta(run)
-    layout, plan = plan_run(run)
-    refuse_too_large(layout, codecs_of(run.table))
-    ledger.refuse_if_over_cap(run.table.ledger_population, plan.events)
+    if run.images is None:
+        layout, _ = plan_run(run)
+        refuse_too_large(layout, codecs_of(run.table))
+    ledger.refuse_if_over_cap(run.declared.ledger_population, events_of(run))
     with guarded("prepare"):
-        check_header(run.config.source.path, run.table)
+        if run.images is None:
+            check_header(run.rows, run.table)
+        else:
+            open_images(run.files, run.images)
     delete_leftovers(run.config.output.directory)
     return create_run_folder(run)
 
@@ -41,11 +51,30 @@ def refuse_large_delta(run: Run) -> None:
 
     A private number of rows is not known here; `measure` compares δ with the noised one and says so.
     """
-    delta, rows = run.config.privacy.delta, run.table.row_count
+    delta, rows = run.config.privacy.delta, run.declared.row_count
     if delta > MAX_DELTA:
         raise PrivacyRefusal(f"privacy.delta: {delta:g} promises too little; use at most {MAX_DELTA:g}, such as 1e-5")
     if rows != "private" and delta * rows >= 1:
         raise PrivacyRefusal(f"privacy.delta: {delta:g} is not below one over the declared {rows} rows; use less")
+
+
+def events_of(run: Run) -> tuple[Event, ...]:
+    """What a run will spend, from config and schema alone."""
+    return plan_run(run)[1].events if run.images is None else plan_images_of(run).events
+
+
+def plan_images_of(run: Run) -> ImagePlan:
+    """What a run on images will spend, from config and schema alone."""
+    privacy, m = run.config.privacy, run.declared.max_rows_per_person
+    return plan_images(epsilon=privacy.epsilon, delta=privacy.delta, max_rows_per_person=m)
+
+
+def note_large_delta(folder: RunFolder, delta: float, noised_rows: float) -> None:
+    """Keep for the statement whether δ is below one over the noised number of rows, and warn when it is not."""
+    large = delta * noised_rows >= 1
+    if large:
+        logger.warning("warning: δ=%g is not below one over the noised number of rows; use a smaller one", delta)
+    folder.note("large-delta", large)
 
 
 def plan_run(run: Run) -> tuple[Layout, TablePlan]:
@@ -59,5 +88,8 @@ def plan_run(run: Run) -> tuple[Layout, TablePlan]:
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         max_rows_per_person=run.table.max_rows_per_person,
+        critic_share=run.config.synthesizer.share_of_critic,
+        critic_steps=run.config.synthesizer.critic.steps,
+        critic_sample_rate=run.config.synthesizer.critic.sample_rate,
     )
     return layout, plan

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -19,11 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from synth.config import Run, parse_run
-from synth.errors import SynthError, UserError
+from synth.config import Database, Run, parse_run
+from synth.errors import InvalidConfig, SynthError, UserError
 from synth.files import PRIVATE_FOLDER, write_whole
-from synth.schema import load_schema
+from synth.image_schema import load_any_schema
 from synth.yaml_file import read_yaml
+
+_DATABASES: dict[Path, Database] = {}
+"""Of this process's runs: a password that is written in a run.yaml is in no copy of it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class RunFolder:
     def bundle(self) -> Path:
         """The finished bundle."""
         return self.path / "bundle"
+
+    @property
+    def replaced(self) -> Path:
+        """The bundle before, while a newly documented one takes its place."""
+        return self.path / "bundle.replaced"
 
     @property
     def draft(self) -> Path:
@@ -63,9 +72,19 @@ class RunFolder:
         return self.internal / "answers.yaml"
 
     @property
+    def public_facts(self) -> Path:
+        """The facts that the bundle's documents are written from, kept to write them again."""
+        return self.internal / "facts.json"
+
+    @property
     def codes(self) -> Path:
         """The encoded rows."""
         return self.private / "encoded.arrow"
+
+    @property
+    def bins(self) -> Path:
+        """The rows as bins and class, for a critic."""
+        return self.private / "bins.npy"
 
     @property
     def facts(self) -> Path:
@@ -86,7 +105,11 @@ class RunFolder:
         """The run's config and schema as they were when it started."""
         origin = Path(json.loads((self.internal / "run.json").read_text())["file"])
         raw = read_yaml(self.internal / "run.yaml")
-        return Run(file=origin, config=parse_run(raw, file=origin), table=load_schema(self.internal / "schema.yaml"))
+        declared = load_any_schema(self.internal / "schema.yaml")
+        config = parse_run(raw, file=origin)
+        if self.path in _DATABASES:
+            config = config.model_copy(update={"source": _DATABASES[self.path]})
+        return Run(file=origin, config=config, declared=declared)
 
     def created(self) -> str:
         """When the run started: UTC, ISO 8601."""
@@ -106,18 +129,27 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def create_run_folder(run: Run, *, now: datetime | None = None) -> RunFolder:
-    """Make a new run folder with a copy of the run's configuration. Raises UserError when it cannot."""
+def create_run_folder(run: Run, *, name: str | None = None, now: datetime | None = None) -> RunFolder:
+    """Make a new run folder with a copy of the run's configuration. Raises UserError when it cannot.
+
+    Its id starts with `name`; without one, with the run's.
+    """
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
-    run_id = f"{run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = f"{name or run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
     config = run.config
     folder = RunFolder(config.output.directory / run_id)
+    asked = _without_passwords(run.file)
     try:
         config.output.directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        for path in (folder.path, folder.internal):
-            path.mkdir(mode=PRIVATE_FOLDER)
+        folder.path.mkdir(mode=PRIVATE_FOLDER)
+    except OSError as error:
+        raise _cannot_write(config.output.directory, error) from None
+    try:
+        folder.internal.mkdir(mode=PRIVATE_FOLDER)
+        if isinstance(config.source, Database):
+            _DATABASES[folder.path] = config.source
         # Copies with `${NAME}` still in place: what the environment fills in is never written out.
-        write_whole(folder.internal / "run.yaml", run.file.read_bytes())
+        write_whole(folder.internal / "run.yaml", asked)
         write_whole(folder.internal / "schema.yaml", config.schema_file.read_bytes())
         if config.answers.exists():
             write_whole(folder.answers, config.answers.read_bytes())
@@ -125,10 +157,34 @@ def create_run_folder(run: Run, *, now: datetime | None = None) -> RunFolder:
         write_whole(folder.internal / "run.json", json.dumps(started))
     except OSError as error:
         folder.delete()
-        raise UserError(
-            f"output.directory {config.output.directory}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+        raise _cannot_write(config.output.directory, error) from None
     return folder
+
+
+def _without_passwords(run_file: Path) -> bytes:
+    """run.yaml as it is, but for the passwords in its URLs. Raises InvalidConfig where one cannot be cut out."""
+    text, raw = run_file.read_text(encoding="utf-8"), read_yaml(run_file)
+    for section in ("source", "ledger"):
+        url = raw[section].get("url") if isinstance(raw.get(section), dict) else None
+        bare = _without_password(url) if isinstance(url, str) else url
+        if bare == url:
+            continue
+        if url not in text:
+            raise InvalidConfig(
+                str(run_file), [f"{section}.url: holds a password; take the url from the environment, as ${{DB_URL}}"]
+            )
+        text = text.replace(url, bare)
+    return text.encode()
+
+
+def _without_password(url: str) -> str:
+    """A URL without the password after the user's name or among its parameters, unless the environment fills it in."""
+    url = re.sub(r"(://[^:@/?]*):(?!\$\{\w+\}@).*@", r"\1@", url)
+    return re.sub(r"([?&])(?:ssl)?password=(?!\$\{\w+\}(?:&|$))[^&]*", r"\1", url)
+
+
+def _cannot_write(directory: Path, error: OSError) -> UserError:
+    return UserError(f"output.directory {directory}: cannot be written ({error.strerror}); name another folder")
 
 
 @contextmanager

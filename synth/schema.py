@@ -12,7 +12,17 @@ from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 
 from synth.errors import InvalidConfig, NotBuiltYet, UnconfirmedDomain
@@ -66,6 +76,10 @@ def _moment(value: Any) -> Any:
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)
     raise ValueError("should be a date such as 1989-01-31")
+
+
+def _in_words(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -253,8 +267,26 @@ AnyColumn = Annotated[
 ]
 
 
-class Schema(BaseModel):
-    """schema.yaml, validated. Frozen; `columns` in the order of the output."""
+class Determined(BaseModel):
+    """A rule: every level of the first column has one value of the second."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    determines: tuple[str, str]
+    map: dict[bool | int | float | str, Annotated[bool | int | float | str, BeforeValidator(_in_words)]] = Field(
+        min_length=1
+    )
+
+
+# Tags that are left out where a problem is said to lie.
+AnyRule = Annotated[
+    Annotated[str, Tag("str")] | Annotated[Determined, Tag("[mapping]")],
+    Discriminator(lambda rule: "[mapping]" if isinstance(rule, (dict, Determined)) else "str"),
+]
+
+
+class Declaration(BaseModel):
+    """What a schema of any kind says about the data as a whole."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -264,8 +296,6 @@ class Schema(BaseModel):
     privacy_unit: str = Field(default="row", min_length=1, description="row, or the name of the person column")
     max_rows_per_person: Annotated[Whole, Field(ge=1, le=10_000)] = 1
     row_count: Literal["private"] | Annotated[Whole, Field(ge=1, le=MAX_ROWS)] = "private"
-    target: str | None = None
-    columns: Annotated[tuple[AnyColumn, ...], AfterValidator(_not_empty)]
 
     @property
     def ledger_population(self) -> str:
@@ -281,6 +311,18 @@ class Schema(BaseModel):
     def person_column(self) -> str | None:
         """The column that tells people apart; None when each row is a person of its own."""
         return None if self.privacy_unit == "row" else self.privacy_unit
+
+    def restated(self) -> dict[str, Any]:
+        """What the bundle's schema.yaml says in other words than the model does, by key."""
+        return {}
+
+
+class Schema(Declaration):
+    """schema.yaml of a table, validated. Frozen; `columns` in the order of the output."""
+
+    target: str | None = None
+    columns: Annotated[tuple[AnyColumn, ...], AfterValidator(_not_empty)]
+    rules: tuple[AnyRule, ...] = ()
 
     @property
     def learned_columns(self) -> tuple[AnyColumn, ...]:
@@ -311,7 +353,7 @@ def level_key(level: Any) -> str:
     return str(level)
 
 
-def public_yaml(schema: Schema) -> str:
+def public_yaml(schema: Declaration) -> str:
     """The schema as YAML for the bundle: what was declared and nothing else, so no comment of the steward's file."""
     stated = {
         "dataset": schema.dataset,
@@ -323,7 +365,7 @@ def public_yaml(schema: Schema) -> str:
     text = StringIO()
     yaml = YAML()
     yaml.width, yaml.default_flow_style = 2**16, None
-    yaml.dump({**stated, **schema.model_dump(mode="json", exclude_defaults=True)} | stated, text)
+    yaml.dump({**stated, **schema.model_dump(mode="json", exclude_defaults=True), **schema.restated()} | stated, text)
     return text.getvalue()
 
 
@@ -345,8 +387,10 @@ def parse_schema(raw: dict[str, Any], *, file: str) -> Schema:
     try:
         schema = Schema.model_validate(raw)
     except ValidationError as error:
-        problems += problems_of(error, names, known=keys_of(Schema, *COLUMN_TYPES))
+        problems += problems_of(error, names, known=keys_of(Schema, Determined, *COLUMN_TYPES))
     problems += _problems_between_columns(raw)
+    if schema is not None and not problems:
+        problems += _problems_of_rules(schema, file)
     if problems or schema is None:
         raise InvalidConfig(file, problems)
     return schema
@@ -379,6 +423,17 @@ def _problems_between_columns(raw: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _problems_of_rules(schema: Schema, file: str) -> list[str]:
+    if not schema.rules:
+        return []
+    from synth.tables.rules import problems_of_rules  # which reads schemas itself
+
+    try:
+        return problems_of_rules(schema)
+    except NotBuiltYet as error:
+        raise NotBuiltYet(f"{file}: {error}") from None
+
+
 def _refuse_unbuilt(raw: dict[str, Any], file: str) -> None:
     """Contract features this version does not have are refused, never treated as something weaker."""
 
@@ -386,9 +441,7 @@ def _refuse_unbuilt(raw: dict[str, Any], file: str) -> None:
         raise NotBuiltYet(f"{file}: {what}")
 
     if raw.get("kind") == "image" or "image" in raw:
-        refuse("images (`kind: image`) are not offered by this version; tables are")
-    if raw.get("rules"):
-        refuse("rules between columns are not offered by this version; remove `rules`")
+        refuse("this is offered for tables, not for images, by this version")
     columns = raw.get("columns")
     for column in columns if isinstance(columns, list) else []:
         if isinstance(column, dict) and column.get("bounds") == "estimate":

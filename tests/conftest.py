@@ -71,7 +71,7 @@ def postgres_server() -> Iterator[str]:
         if root:
             for path in (folder, secret):
                 shutil.chown(path, owner["user"])
-        quietly = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 120, **owner}
+        quietly = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 600, **owner}
         made = (
             "-A",
             "scram-sha-256",
@@ -101,7 +101,8 @@ def _start(programs: Path, folder: Path, quietly: dict[str, object]) -> int:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         options = " ".join((*CONFIGURED, "-c", f"port={port}", "-c", f"unix_socket_directories={folder}"))
-        command = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start"]
+        command = [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "300", "-l", folder / "log"]
+        command += ["-o", options, "start"]
         if subprocess.run(command, **(quietly | {"check": attempt == 4})).returncode == 0:
             return port
     raise AssertionError("unreachable")

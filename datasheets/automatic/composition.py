@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datasheets.automatic import images
 from datasheets.reading import Automatic, Reading, column_names, exact, listed, number, plural
 from datasheets.statements import (
     events_in_words,
@@ -11,6 +12,7 @@ from datasheets.statements import (
     promise_in_words,
     replace_one_in_words,
     row_count_in_words,
+    total_in_words,
     unit_in_words,
 )
 
@@ -46,10 +48,15 @@ def _features_synthetic(read: Reading) -> str:
     columns = read("data.columns")
     kinds = dict.fromkeys(str(column["kind"]) for column in columns)
     lines = [f"- {kind}: {listed(column_names(columns, kind))}" for kind in kinds]
-    return (
+    text = (
         f"{plural(len(columns), 'column')} with the types of the public schema; dictionary.md describes"
         " each.\n\n" + "\n".join(lines)
     )
+    rules = read("data.rules")
+    if rules:
+        text += "\n\nEvery row meets these rules, which the steward declared:\n\n"
+        text += "\n".join(f"- {rule}" for rule in rules)
+    return text
 
 
 def _features_source(read: Reading) -> str:
@@ -77,6 +84,8 @@ def _labels(read: Reading) -> str:
 
 
 def _missing(read: Reading) -> str:
+    if read.of_images:
+        return images.missing()
     nullable = [str(column["name"]) for column in read("data.columns") if column.get("nullable")]
     if not nullable:
         return (
@@ -107,6 +116,8 @@ def _splits(read: Reading) -> str:
 
 
 def _errors(read: Reading) -> str:
+    if read.of_images:
+        return images.errors(read)
     text = (
         "Noise was added on purpose, to every measurement that the table was made from:\n\n"
         f"{events_in_words(read)}\n\n"
@@ -193,7 +204,7 @@ def _comments(read: Reading) -> str:
             f"The privacy statement of this run. {promise_in_words(read)}",
             f"Privacy unit: {unit_in_words(read)}",
             f"Neighbouring relation: {neighbours_in_words(read)} {replace_one_in_words(read)}",
-            f"Accounting: {read('privacy.accountant')} (mu = {number(read('privacy.mu'))}).",
+            f"Accounting: {read('privacy.accountant')} {total_in_words(read)}",
             f"Protection of the noise itself: {read('privacy.noise_protection')}",
             f"Population: {population_in_words(read)}",
             f"Ledger: the chain's head after this run is {read('privacy.ledger_head')}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datasheets.automatic import images
 from datasheets.reading import Automatic, Reading, exact, number, plural
 from datasheets.statements import not_covered_in_words, population_in_words, promise_in_words, released
 from synth.privacy import budget
@@ -22,8 +23,15 @@ FORBIDDEN_USES = (
 )
 
 
+def intended_uses(read: Reading) -> tuple[str, ...]:
+    """What the rows are for."""
+    return images.INTENDED_USES if read.of_images else INTENDED_USES
+
+
 def measured_in_words(read: Reading) -> str:
     """Which dependence was measured, and how well."""
+    if read.of_images:
+        return images.measured(read)
     measured, candidates = read("model.measured_pairs"), read("model.candidate_pairs")
     if not measured:
         return "No pair of columns was measured: dependence between columns is the model's guess."
@@ -45,7 +53,7 @@ def measured_in_words(read: Reading) -> str:
 
 def _tasks(read: Reading) -> str:
     return f"Intended uses of these {plural(read('data.rows'), 'row')}:\n\n" + "\n".join(
-        f"- {use}" for use in INTENDED_USES
+        f"- {use}" for use in intended_uses(read)
     )
 
 

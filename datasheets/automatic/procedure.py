@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from datasheets.automatic import images
 from datasheets.reading import Reading, number, plural
-from datasheets.statements import events_in_words, promise_in_words, released, row_count_in_words
+from datasheets.statements import audit_in_words, events_in_words, promise_in_words, released, row_count_in_words
 from synth.privacy import budget
 
 
 def procedure_in_words(read: Reading) -> str:
     """The whole procedure: measurements, bins, fit and draw, with every setting that the facts hold."""
+    if read.of_images:
+        return images.procedure(read)
     return "\n\n".join(
         (
             f"Procedure, as carried out by {read('run.software')}; constants not named here are that version's.",
             _measurements(read),
             _bins(read),
             _fit(read),
+            *([_critic(read)] if read("model.critic") is not None else []),
             _draw(read),
-            "What protects the source happens in the noised releases. Everything after them sees"
+            f"Audit. {audit_in_words(read)}",
+            f"What protects the source happens in the noised releases{_and_steps(read)}. Everything after them sees"
             " noised numbers only, and is post-processing. The noise itself:"
             f" {read('privacy.noise_protection')} {promise_in_words(read)}",
         )
@@ -47,6 +52,7 @@ def _measurements(read: Reading) -> str:
         ),
         budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
         budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",
+        budget.CRITIC: "the gradients of a critic on the rows of the source, as described below.",
     }
     steps = [f"- {event.name}: {meaning.get(event.name, 'a vector of counts.')}" for event in read("privacy.events")]
     text = (
@@ -97,6 +103,31 @@ def _fit(read: Reading) -> str:
         " averaged weights; the step that is kept is chosen on an independent part of the noise. The"
         f" fit ended at a mean squared residual of {number(read('model.chi'))} times the noise"
         " variance. Weights and configuration are in model/."
+    )
+
+
+def _and_steps(read: Reading) -> str:
+    return " and in the noised steps of the critic" if read("model.critic") is not None else ""
+
+
+def _critic(read: Reading) -> str:
+    return (
+        f"Refinement. A critic with {plural(read('model.critic.parameters'), 'parameter')} (two hidden layers of"
+        f" width {number(read('model.critic.hidden_size'))}: linear, layer norm, ReLU; then one score) sees whole"
+        " rows of bins with their class and learns to tell source from generated rows by the hinge loss. It is"
+        f" trained by DP-SGD with {number(100 * read('model.critic.share'))} % of the budget that bins and class"
+        f" sizes had left: {plural(read('model.critic.steps'), 'step')}, each person of the source in a step with"
+        f" probability {number(read('model.critic.sample_rate'))}; a person's whole gradient is clipped to norm"
+        f" {number(read('model.critic.max_grad_norm'))}; noise of {number(read('model.critic.noise_multiplier'))}"
+        " clipping norms is added to every coordinate of the sum, which is divided by the constant"
+        f" {number(read('model.critic.expected_batch_size'))} (sample rate times the noised or declared number of"
+        f" people). Against it stand {number(read('model.critic.fakes'))} generated rows a step, clipped alike."
+        " After the first tenth of the steps the generators follow, one step each time: they raise the critic's"
+        f" mean score, with weight {number(read('model.critic.weight'))}, while the loss of the fit holds them where"
+        f" the fit ended. Both use Adam at learning rate {number(read('model.critic.learning_rate'))}, the"
+        " generators with cosine decay. Their last weights, averaged over the steps, are the model; none were"
+        f" chosen by a score. Their mean squared residual is {number(read('model.critic.chi'))} times the noise"
+        " variance."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from datasheets.automatic import images
 from datasheets.automatic.procedure import procedure_in_words
 from datasheets.reading import Automatic, Reading, exact, listed, number, plural
 from datasheets.statements import row_count_in_words
@@ -29,6 +30,8 @@ def _creators(read: Reading) -> str:
 
 
 def _acquisition(read: Reading) -> str:
+    if read.of_images:
+        return images.acquisition(read)
     return (
         "Derived. Each row was drawn from a generative model that was fitted to noised summary tables"
         f" of the source. Nothing was observed or reported for it. {read('quality.valid_rows'):,} of"
@@ -61,6 +64,8 @@ def _revocation(read: Reading) -> str:
 
 
 def _steps(read: Reading) -> str:
+    if read.of_images:
+        return images.preprocessing(read)
     columns = read("data.columns")
     rules = [f"- {column['name']}: {_outside(column)}" for column in columns if column.get("outside")]
     bins = [f"{name} {number(count)}" for name, count in read("model.bins").items()]

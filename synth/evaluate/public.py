@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,17 @@ from synth.facts import MarginalScore, QualityFacts
 from synth.schema import Schema
 from synth.tables.codec import Codec
 from synth.tables.measure import Measurements
+from synth.tables.rules import Rule
 
 IntArray = npt.NDArray[np.int64]
 
 
-def cells_of(batches: Iterable[pa.RecordBatch], codecs: Mapping[str, Codec]) -> tuple[dict[str, IntArray], int, int]:
+def cells_of(
+    batches: Iterable[pa.RecordBatch], codecs: Mapping[str, Codec], rules: Sequence[Rule] = ()
+) -> tuple[dict[str, IntArray], int, int]:
     """Cells of every learned column of the synthetic rows, how many rows are valid, and how many there are.
 
-    A row is valid when every cell has the declared type and lies in the declared domain.
+    A row is valid when every cell has the declared type and lies in the declared domain, and it meets every rule.
     """
     rng = np.random.default_rng(0)
     parts: dict[str, list[IntArray]] = {name: [] for name in codecs}
@@ -33,6 +36,9 @@ def cells_of(batches: Iterable[pa.RecordBatch], codecs: Mapping[str, Codec]) -> 
             encoded = codec.encode(column, rng)
             parts[name].append(encoded.codes[codec.blocks[0].key])
             good &= codec.valid(column) if column.type == codec.arrow_type else False
+        for rule in rules:
+            if good.any() and all(batch.column(name).type == codecs[name].arrow_type for name in rule.columns):
+                good &= rule.holds(codecs, {name: batch.column(name) for name in rule.columns})
         rows += batch.num_rows
         valid += int(good.sum())
     empty = np.empty(0, dtype=np.int64)
@@ -48,7 +54,7 @@ def public_scores(
         measured: the paid-for measurements.
         schema: the public schema.
         cells: cells of the synthetic rows, by column.
-        valid_rows: synthetic rows within the declared types and domains.
+        valid_rows: synthetic rows within the declared types and domains that meet every declared rule.
         rows: synthetic rows.
     """
     total = measured.total

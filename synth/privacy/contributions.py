@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 UIntArray = npt.NDArray[np.uint64]
 
 _KEY_BYTES = 32
@@ -25,7 +26,14 @@ NOBODY = frozenset({"", "NA", "NaN", "nan", "null", "NULL", "None"})
 
 
 def bound_contributions(persons: Iterable[pa.Array], *, max_rows_per_person: int) -> BoolArray:
-    """Which rows stay, in the order they came [rows].
+    """Which rows stay, in the order they came [rows]; see `bound_and_number`."""
+    return bound_and_number(persons, max_rows_per_person=max_rows_per_person)[0]
+
+
+def bound_and_number(persons: Iterable[pa.Array], *, max_rows_per_person: int) -> tuple[BoolArray, IntArray]:
+    """Which rows stay, in the order they came [rows], and for each that stays the number of its person [rows kept].
+
+    Numbers count from 0 without gaps, in an order that a forgotten key has shuffled.
 
     Args:
         persons: the person column, batch by batch; any type. Values match by their text.
@@ -38,7 +46,7 @@ def bound_contributions(persons: Iterable[pa.Array], *, max_rows_per_person: int
     key = os.urandom(_KEY_BYTES)
     parts = [_hashes(batch, key) for batch in persons]
     if not parts:
-        return np.zeros(0, dtype=np.bool_)
+        return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.int64)
     known = np.concatenate([k for _, k in parts])
     hashes = np.concatenate([h for h, _ in parts])[known]
     rows = len(hashes)
@@ -53,7 +61,9 @@ def bound_contributions(persons: Iterable[pa.Array], *, max_rows_per_person: int
     chosen[order] = position - first < max_rows_per_person
     stays = np.zeros(len(known), dtype=np.bool_)
     stays[known] = chosen
-    return stays
+    number = np.empty(rows, dtype=np.int64)
+    number[order] = np.cumsum(~same) - 1
+    return stays, number[chosen]
 
 
 def _hashes(persons: pa.Array, key: bytes) -> tuple[UIntArray, BoolArray]:

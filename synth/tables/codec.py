@@ -81,6 +81,11 @@ class LevelCodec:
         code, null = self._codes(array)
         return np.where(null, self.column.nullable, code != NONE)
 
+    def positions(self, array: pa.Array) -> tuple[FloatArray, BoolArray]:
+        """Level of each value (NaN where there is none) and which values were null to begin with."""
+        code, null = self._codes(array)
+        return np.where(code == NONE, np.nan, code), null
+
     def _codes(self, array: pa.Array) -> tuple[IntArray, BoolArray]:
         """The level of each value, NONE where it has none; and which values are null."""
         plain = _plain(array)

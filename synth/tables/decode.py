@@ -1,4 +1,4 @@
-"""Decode: bins back to values of the exact declared types. All of it follows from noised histograms."""
+"""Decode: what a model keeps of a column beside its bins, and positions as values of the exact declared types."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from synth.schema import AnyColumn, Schema
 from synth.tables import bins
-from synth.tables.codec import Codec, LevelCodec, OrderedCodec
-from synth.tables.lattice import multiples
+from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.measure import Measurements
 
 FloatArray = npt.NDArray[np.float64]
@@ -89,66 +88,14 @@ def _digits(noised: FloatArray, noise: float) -> FloatArray:
     return mass / mass.sum() if mass.sum() > 0 else np.empty(0)
 
 
-def decode_column(codec: Codec, decoder: ColumnDecoder, drawn_bins: IntArray, rng: np.random.Generator) -> pa.Array:
-    """Values of drawn bins, in the column's output type."""
-    cells = _cells(decoder.bin_of_cell, decoder.share, drawn_bins, rng)
-    if isinstance(codec, LevelCodec):
-        return codec.decode(cells)
-    missing = cells == codec.missing if codec.missing is not None else np.zeros(len(cells), dtype=bool)
-    positions = _positions(codec, decoder, np.where(missing, 0, cells), rng)
-    return codec.decode_positions(positions, missing)
-
-
-def _cells(bin_of_cell: IntArray, share: FloatArray, drawn: IntArray, rng: np.random.Generator) -> IntArray:
-    """A cell for each drawn bin, by the shares within the bin."""
-    order = np.argsort(bin_of_cell, kind="stable")
-    first = np.searchsorted(bin_of_cell[order], np.arange(int(bin_of_cell.max()) + 2))
-    # Bins laid end to end on a line, each of length one; a uniform picks a cell within its bin's stretch.
-    ends = np.cumsum(share[order])
-    found = np.searchsorted(ends, drawn + rng.random(len(drawn)), side="right")
-    # The running sum is inexact in its last digits: a cell never leaves its bin, nor has it an empty share.
-    heaviest = np.array([first[b] + np.argmax(share[order][first[b] : first[b + 1]]) for b in range(len(first) - 1)])
-    inside = (found >= first[drawn]) & (found < first[drawn + 1])
-    return order[np.where(inside, found, heaviest[drawn])]
-
-
-def _positions(codec: OrderedCodec, decoder: ColumnDecoder, cells: IntArray, rng: np.random.Generator) -> FloatArray:
-    lattice = codec.lattice
-    low, high = lattice.edges[cells], lattice.edges[cells + 1]
-    positions = low + rng.random(len(cells)) * (high - low)
-    positions = np.minimum(np.floor(positions) if lattice.whole else positions, lattice.high)
-    if len(decoder.digits):
-        positions = _round_to_digits(codec, decoder, cells, positions, rng)
-    if len(decoder.singles):
-        at = lattice.cell_of(decoder.singles)
-        u = rng.random(len(cells))
-        start = np.zeros(lattice.cells)
-        for cell, position, share in zip(at, decoder.singles, decoder.single_share, strict=True):
-            chosen = (cells == cell) & (u >= start[cell]) & (u < start[cell] + share)
-            positions[chosen] = position
-            start[cell] += share
-    return positions
-
-
-def _round_to_digits(
-    codec: OrderedCodec,
-    decoder: ColumnDecoder,
-    cells: IntArray,
-    positions: FloatArray,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Round values as coarsely as the people's own values are, while they stay within their bin."""
-    lattice, home = codec.lattice, decoder.bin_of_cell[cells]
-    unit = np.searchsorted(np.cumsum(decoder.digits), rng.random(len(cells)) * (1 - 1e-12), side="right")
-    done = np.zeros(len(cells), dtype=bool)
-    for i, size in enumerate(lattice.units):
-        rounded = multiples(np.round(positions / size), size)
-        fits = (rounded >= lattice.low) & (rounded <= lattice.high)
-        fits &= decoder.bin_of_cell[lattice.cell_of(np.clip(rounded, lattice.low, lattice.high))] == home
-        now = ~done & (unit <= i) & fits
-        positions = np.where(now, rounded, positions)
-        done |= now
-    return positions
+def values_at(codec: Codec, positions: FloatArray) -> pa.Array:
+    """Values at positions (of a column of levels: at their indices), in the column's output type; NaN is missing."""
+    missing = np.isnan(positions)
+    known = np.where(missing, 0.0, positions)
+    if isinstance(codec, OrderedCodec):
+        return codec.decode_positions(known, missing)
+    levels = codec.decode(np.arange(len(codec.levels)))
+    return levels.take(pa.array(known.astype(np.int64), mask=missing))
 
 
 def arrow_schema(schema: Schema, codecs: Mapping[str, Codec]) -> pa.Schema:

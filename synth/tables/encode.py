@@ -18,6 +18,9 @@ from synth.errors import InvalidSource
 from synth.files import PRIVATE_FILE
 from synth.tables.codec import Codec
 
+PERSON = "person"
+"""The working file's column of person numbers, where there is one. No block is called so: their keys hold a colon."""
+
 
 def encode(
     batches: Iterable[pa.RecordBatch],
@@ -25,6 +28,7 @@ def encode(
     destination: Path,
     *,
     stays: npt.NDArray[np.bool_] | None = None,
+    persons: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, int]:
     """Write the codes of all rows to `destination` (Arrow IPC) and return, per column, how many values lay outside.
 
@@ -36,10 +40,14 @@ def encode(
         codecs: codecs of the learned columns.
         destination: the working file to write.
         stays: which rows are encoded at all [rows], after contribution bounding; None for all of them.
+        persons: the number of the person of each row that stays [rows kept], for stages that sample people; they go
+            into a column of their own, `PERSON`.
     """
     rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
     outside = dict.fromkeys(codecs, 0)
     fields = [pa.field(block.key, pa.int32()) for codec in codecs.values() for block in codec.blocks]
+    if persons is not None:
+        fields.append(pa.field(PERSON, pa.int64()))
     schema = pa.schema(fields)
     rows = seen = 0
     descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
@@ -58,6 +66,8 @@ def encode(
                 encoded = codec.encode(batch.column(name), rng)
                 outside[name] += encoded.outside
                 columns += [pa.array(encoded.codes[block.key].astype(np.int32)) for block in codec.blocks]
+            if persons is not None:
+                columns.append(pa.array(persons[rows : rows + batch.num_rows]))
             writer.write_batch(pa.record_batch(columns, schema=schema))
             rows += batch.num_rows
     if stays is not None and seen != len(stays):

@@ -85,7 +85,15 @@ def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
 
 
 def plan_of(
-    layout: Layout, codecs: Mapping[str, Codec], *, epsilon: float, delta: float, max_rows_per_person: int = 1
+    layout: Layout,
+    codecs: Mapping[str, Codec],
+    *,
+    epsilon: float,
+    delta: float,
+    max_rows_per_person: int = 1,
+    critic_share: float = 0.0,
+    critic_steps: int = 0,
+    critic_sample_rate: float = 0.0,
 ) -> TablePlan:
     """The releases of a run, fixed from schema and config before the first read."""
     return plan_table(
@@ -98,6 +106,9 @@ def plan_of(
         classes_known=not layout.cut_target,
         pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
         max_rows_per_person=max_rows_per_person,
+        critic_share=critic_share,
+        critic_steps=critic_steps,
+        critic_sample_rate=critic_sample_rate,
     )
 
 
@@ -199,8 +210,8 @@ class Measurer:
         class_of_cell = self._cut_target() if self._layout.cut_target else self._classes()
         ones = self._one_way(self._fine(class_of_cell))
         pairs = self._layout.pairs
-        if not pairs:
-            return ones
+        if not pairs or (self._plan.mu_pairs_by_class is None and self._plan.mu_pairs_summed is None):
+            return ones  # one column, or a critic that has the whole share of the pairs
         if self._plan.score_noise is not None:
             pairs = self._best_pairs(ones, self._plan.score_noise)
         return self._pair_tables(ones, pairs)

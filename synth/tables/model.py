@@ -24,6 +24,7 @@ from synth.schema import Schema, parse_schema
 from synth.tables.codec import Codec, codecs_of
 from synth.tables.decode import ColumnDecoder
 from synth.tables.generator import Generator
+from synth.tables.rules import Rule, rules_of
 from synth.tables.targets import Encoding
 
 FloatArray = npt.NDArray[np.float64]
@@ -62,6 +63,11 @@ class TableModel:
     def codecs(self) -> dict[str, Codec]:
         """Codecs of the learned columns."""
         return codecs_of(self.schema)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """The declared rules, which every drawn row meets."""
+        return rules_of(self.schema)
 
     @cached_property
     def shares(self) -> npt.NDArray[np.float32]:

@@ -48,8 +48,8 @@ def plan_columns(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     for name in layout.columns:
         noise = plan.one_way_noise * math.sqrt(layout.classes)
         pair_noise = None
-        if layout.pairs:
-            mu = plan.mu_pairs_summed or (plan.mu_pairs_by_class or 0.0) / math.sqrt(layout.classes)
+        mu = plan.mu_pairs_summed or (plan.mu_pairs_by_class or 0.0) / math.sqrt(layout.classes)
+        if layout.pairs and mu > 0:
             pair_noise = plan.max_rows_per_person * math.sqrt(total / float(pair_weight(sizes[name] ** 2))) / mu
         kind = codecs[name].column.kind
         out.append(ColumnPlan(name, kind, codecs[name].size, sizes[name], noise, pair_noise))

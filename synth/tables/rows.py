@@ -1,160 +1,209 @@
 """Rows: synthetic records of the declared types, drawn from a released model. No budget is spent.
 
-Conditions are exact. Given a latent point and a class the columns are independent, so the posterior over points
-and classes given any set of columns is p(z, c | x_S) ∝ p(c)/K · Π p_i(x_i | z, c), and nothing is rejected.
+Conditions are exact and nothing is rejected (`posterior.py`): rows under conditions, and rows with asked shares, are
+drawn one by one as the model has them. Without either, a sweep over the whole batch also removes sampling noise.
+Where the schema declares rules, every row meets them (`ruled.py`); the sweep leaves the columns that they are about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from synth.errors import UserError
-from synth.schema import AnyColumn
-from synth.tables.codec import LevelCodec, codec_of
-from synth.tables.decode import arrow_schema, decode_column
+from synth.tables.conditions import Balance
+from synth.tables.decode import arrow_schema, values_at
 from synth.tables.model import TableModel
-from synth.tables.sample import draw_bins, split_by_share
+from synth.tables.pieces import FloatArray, Pieces, Region
+from synth.tables.posterior import Posterior, posterior_of
+from synth.tables.ruled import RuledPosterior, ruled_posterior
+from synth.tables.sample import bins_at, draw_bins, draw_points, split_by_share, swept_bins
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 ROWS_AT_ONCE = 50_000
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One column held at one value: the cell it lies in, and the value itself."""
-
-    column: str
-    cell: int
-    value: pa.Scalar
-
-
-def parse_conditions(model: TableModel, texts: list[str]) -> tuple[Condition, ...]:
-    """Conditions written COLUMN=VALUE; an empty VALUE means missing. Raises UserError naming what is wrong."""
-    conditions = tuple(_parse_condition(model, text) for text in texts)
-    names = [condition.column for condition in conditions]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"--where {twice[0]}: given twice; a column can be held at one value")
-    return conditions
-
-
-def _parse_condition(model: TableModel, text: str) -> Condition:
-    name, sign, value = text.partition("=")
-    name = name.strip()
-    if not sign or name.endswith((">", "<", "!")):
-        raise UserError(f"--where {text}: write COLUMN=VALUE (ranges are not offered by this version)")
-    if name not in model.codecs:
-        near = get_close_matches(name, list(model.codecs), n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; columns are {', '.join(model.codecs)}"
-        raise UserError(f"--where {text}: {name} is not a learned column{hint}")
-    codec = model.codecs[name]
-    column: AnyColumn = codec.column
-    if not value.strip():
-        if codec.missing is None:
-            raise UserError(f"--where {text}: {name} is never missing (nullable: false)")
-        return Condition(name, codec.missing, pa.scalar(None, codec.arrow_type))
-    checked = codec_of(column.model_copy(update={"outside": "refuse"}))
-    try:
-        encoded = checked.encode(pa.array([value.strip()]), np.random.default_rng(0))
-    except UserError:
-        allowed = _domain(column)
-        raise UserError(f"--where {text}: outside the declared domain of {name} ({allowed})") from None
-    cell = int(encoded.codes[codec.blocks[0].key][0])
-    if isinstance(codec, LevelCodec):
-        return Condition(name, cell, codec.decode(np.array([cell]))[0])
-    positions, _ = codec.positions(pa.array([value.strip()]))
-    return Condition(name, cell, codec.decode_positions(positions, np.array([False]))[0])
-
-
-def _domain(column: AnyColumn) -> str:
-    if column.kind == "categorical":
-        shown = ", ".join(str(level) for level in column.categories[:8])
-        return f"levels {shown}{', …' if len(column.categories) > 8 else ''}"
-    if column.kind == "boolean":
-        return "true or false"
-    return f"from {column.bounds[0]} to {column.bounds[1]}" if column.kind != "id" else "no values"
+"""Part of what a seed means: rows are drawn in batches of this size, whoever reads them."""
 
 
 def sample_rows(
-    model: TableModel, rows: int, *, seed: int | None = None, conditions: tuple[Condition, ...] = ()
+    model: TableModel,
+    rows: int,
+    *,
+    seed: int | None = None,
+    conditions: Mapping[str, Region] | None = None,
+    balance: Balance | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """`rows` synthetic rows, a batch at a time; the same seed and model give the same rows on one machine.
+    """`rows` synthetic rows, a batch at a time.
+
+    The same seed, model, number of rows, conditions and balance give the same rows on one machine.
 
     Raises UserError when the model gives the conditions no probability at all.
     """
     rng = np.random.default_rng(seed)
-    weights = point_weights(model, conditions)
+    if model.rules:
+        yield from _ruled_rows(model, rows, conditions or {}, balance, rng)
+        return
+    posterior = posterior_of(model, conditions, balance)
+    plain = not conditions and balance is None
     made = 0
     while made < rows:
         size = min(ROWS_AT_ONCE, rows - made)
-        yield _batch(model, size, made, weights, conditions, rng)
+        bins, classes = (_refined if plain else _exact)(model, posterior, size, rng)
+        order = rng.permutation(size)
+        yield _records(model, posterior.pieces, bins[order], classes[order], {}, made, rng)
         made += size
 
 
-def point_weights(model: TableModel, conditions: tuple[Condition, ...]) -> FloatArray:
-    """Posterior weight of each class and latent point given the conditions [classes, K]; sums to 1."""
-    classes, points, _ = model.shares.shape
-    logs = np.repeat(np.log(np.maximum(model.class_share, 1e-300))[:, None], points, axis=1)
-    logs[model.class_share <= 0] = -np.inf
-    for condition in conditions:
-        if condition.column == model.target and condition.column not in model.encoding.names:
-            logs[np.arange(classes) != model.class_of_cell[condition.cell]] = -np.inf
-            continue
-        # The value's share of its bin is the same at every point, so it cancels; it may be zero after denoising.
-        bin_ = int(model.decoders[condition.column].bin_of_cell[condition.cell])
-        place = model.encoding.place(condition.column).start + bin_
-        with np.errstate(divide="ignore"):
-            logs += np.log(model.shares[:, :, place].astype(np.float64))
-    best = logs.max()
-    if not np.isfinite(best):
-        raise UserError("--where: the model holds no such rows (the values are each known, but never together)")
-    weights = np.exp(logs - best)
-    return np.asarray(weights / weights.sum())
-
-
-def _batch(
+def _ruled_rows(
     model: TableModel,
     rows: int,
-    first_id: int,
-    weights: FloatArray,
-    conditions: tuple[Condition, ...],
+    conditions: Mapping[str, Region],
+    balance: Balance | None,
     rng: np.random.Generator,
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a model with rules: each part of a balance is drawn by itself."""
+    parts = [(1.0, conditions)] if balance is None else balanced_parts(model, conditions, balance)
+    drawn = [(share, ruled_posterior(model, part)) for share, part in parts]
+    plain, made = not conditions and balance is None, 0
+    while made < rows:
+        size = min(ROWS_AT_ONCE, rows - made)
+        sizes = split_by_share(size, np.array([share for share, _ in drawn]), rng)
+        batches = [
+            _ruled(model, posterior, int(n), rng, plain=plain)
+            for n, (_, posterior) in zip(sizes, drawn, strict=True)
+            if n
+        ]
+        batch = pa.Table.from_batches(batches).combine_chunks().take(pa.array(rng.permutation(size)))
+        for i, column in enumerate(model.schema.columns):
+            if column.kind == "id":
+                batch = batch.set_column(i, batch.schema.field(i), fresh_ids(column.name, made, size))
+        yield batch.to_batches()[0]
+        made += size
+
+
+def balanced_parts(
+    model: TableModel, conditions: Mapping[str, Region], balance: Balance
+) -> list[tuple[float, dict[str, Region]]]:
+    """The parts that a balance asks for, with their shares: each named level, and all others as one."""
+    cells = np.arange(len(balance.shares), dtype=np.float64)
+    missing = model.codecs[balance.column].missing
+    parts = []
+
+    def part(share: float, which: IntArray) -> None:
+        at = cells[which[which != missing]]
+        region = Region(np.stack([at, at], axis=1), missing is not None and bool((which == missing).any()))
+        own = conditions.get(balance.column)
+        parts.append((share, {**conditions, balance.column: region if own is None else region.and_(own)}))
+
+    for cell in np.nonzero(balance.shares > 0)[0]:
+        part(float(balance.shares[cell]), np.array([cell]))
+    rest = 1.0 - float(np.nansum(balance.shares))
+    if rest > 1e-9:
+        part(rest, np.nonzero(np.isnan(balance.shares))[0])
+    return parts
+
+
+def _ruled(
+    model: TableModel, posterior: RuledPosterior, rows: int, rng: np.random.Generator, *, plain: bool
 ) -> pa.RecordBatch:
-    names = model.encoding.names
-    fixed = {
-        names.index(c.column): int(model.decoders[c.column].bin_of_cell[c.cell])
-        for c in conditions
-        if c.column in names
-    }
-    per_class = split_by_share(rows, weights.sum(axis=1), rng)
+    """Rows that meet all rules, by ascending latent point."""
+    classes, points, width = model.shares.shape
+    point, ruled_bins, positions = posterior.draw(model, rows, rng)
+    names, sizes = model.encoding.names, model.encoding.sizes
+    shares = model.shares.reshape(classes * points, width)
+    bins = np.empty((rows, len(names)), dtype=np.int64)
+    free = [j for j, name in enumerate(names) if name not in ruled_bins]
+    for j, name in enumerate(names):
+        if name in ruled_bins:
+            bins[:, j] = ruled_bins[name]
+    places = np.concatenate([np.arange(width)[model.encoding.place(names[j])] for j in free] or [np.empty(0, int)])
+    free_shares, free_sizes = shares[:, places], tuple(sizes[j] for j in free)
+    if plain:
+        for c in range(classes):
+            rows_of = slice(*np.searchsorted(point, [c * points, (c + 1) * points]))
+            at = point[rows_of] - c * points
+            if len(at):
+                # As often as the points were drawn: what the rules made of their weights is in it.
+                weights = np.bincount(at, minlength=points) / len(at)
+                own = free_shares[c * points : (c + 1) * points]
+                bins[rows_of, free] = swept_bins(at, own, weights, free_sizes, rng)
+    else:
+        held = {names.index(name) for name in posterior.plain.held}
+        factors = {i: posterior.plain.pieces[names[j]].bin_mass for i, j in enumerate(free) if j in held}
+        bins[:, free] = bins_at(point, free_shares, free_sizes, rng, factors=factors)
+    return _records(model, posterior.plain.pieces, bins, point // points, positions, 0, rng)
+
+
+def _refined(model: TableModel, posterior: Posterior, rows: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Bins and classes of rows, class by class, with the sweep."""
+    share = posterior.weights.sum(axis=1)
+    per_class = split_by_share(rows, share, rng)
     parts = [
-        draw_bins(int(n), model.shares[c], weights[c] / weights[c].sum(), model.encoding.sizes, rng, fixed=fixed)
+        draw_bins(int(n), model.shares[c], posterior.weights[c] / share[c], model.encoding.sizes, rng)
         for c, n in enumerate(per_class)
         if n
     ]
-    order = rng.permutation(rows)
-    bins = np.concatenate(parts)[order]
-    labels = np.repeat(np.arange(len(per_class)), per_class)[order]
-    held = {condition.column: condition.value for condition in conditions}
-    columns: list[pa.Array] = []
+    return np.concatenate(parts), np.repeat(np.arange(len(per_class)), per_class)
+
+
+def _exact(model: TableModel, posterior: Posterior, rows: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Bins and classes of rows drawn from the posterior."""
+    classes, points, width = model.shares.shape
+    shares, names = model.shares.reshape(classes * points, width), model.encoding.names
+    factors = {names.index(name): posterior.pieces[name].bin_mass for name in posterior.held}
+    weights = posterior.weights.ravel()
+    if posterior.balanced is None:
+        point = draw_points(rows, weights, rng)
+        return bins_at(point, shares, model.encoding.sizes, rng, factors=factors), point // points
+    # Bins of the balanced column first, so that its shares hold up to rounding and not on average alone.
+    lead = names.index(posterior.balanced)
+    own = shares[:, model.encoding.place(posterior.balanced)] * factors[lead]
+    joint = weights / np.maximum(own.sum(axis=1), 1e-300) * own.T
+    both = draw_points(rows, joint.ravel(), rng)
+    lead_bin, point = np.divmod(both, classes * points)
+    order = np.argsort(point, kind="stable")
+    lead_bin, point = lead_bin[order], point[order]
+    bins = bins_at(point, shares, model.encoding.sizes, rng, factors=factors)
+    bins[:, lead] = lead_bin
+    return bins, point // points
+
+
+def _records(
+    model: TableModel,
+    pieces: Mapping[str, Pieces],
+    bins: IntArray,
+    classes: IntArray,
+    known: Mapping[str, FloatArray],
+    first_id: int,
+    rng: np.random.Generator,
+) -> pa.RecordBatch:
+    """Rows of the declared types; `known` has the positions of columns that are drawn already."""
+    names, columns = model.encoding.names, []
     for column in model.schema.columns:
         if column.kind == "id":
-            columns.append(pa.array([f"{column.name}-{i:09d}" for i in range(first_id + 1, first_id + rows + 1)]))
-        elif column.name in held:
-            columns.append(pa.repeat(held[column.name], rows))
+            columns.append(fresh_ids(column.name, first_id, len(bins)))
+        elif column.name in known:
+            columns.append(values_at(model.codecs[column.name], known[column.name]))
         elif column.name in names:
-            codec, decoder = model.codecs[column.name], model.decoders[column.name]
-            columns.append(decode_column(codec, decoder, bins[:, names.index(column.name)], rng))
+            positions = pieces[column.name].draw(bins[:, names.index(column.name)], rng)
+            columns.append(values_at(model.codecs[column.name], positions))
         else:
-            codec = model.codecs[column.name]
-            assert isinstance(codec, LevelCodec)
-            columns.append(codec.decode(labels))
+            columns.append(class_values(model, classes))
     return pa.record_batch(columns, schema=arrow_schema(model.schema, model.codecs))
+
+
+def class_values(model: TableModel, classes: IntArray) -> pa.Array:
+    """Values of the target, where it is the class itself."""
+    assert model.target is not None
+    codec = model.codecs[model.target]
+    cells = classes.astype(np.float64)
+    if codec.missing is not None:
+        cells[classes == codec.missing] = np.nan
+    return values_at(codec, cells)
+
+
+def fresh_ids(name: str, first: int, rows: int) -> pa.Array:
+    """Ids that nobody has, numbered on from `first`."""
+    return pa.array([f"{name}-{i:09d}" for i in range(first + 1, first + rows + 1)])

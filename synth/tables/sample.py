@@ -7,6 +7,8 @@ noise, and sees nothing but the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,8 +17,9 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 SWEEPS = 2
-PROPOSALS_AT_ONCE = 64
-"""Rows that propose together, at most, and at most this part of all: they do not see each other and would overshoot."""
+PROPOSALS_AT_ONCE = 16
+ROWS_PER_PROPOSAL = 256
+"""Rows that propose together do not see each other and would overshoot: this many at most, one in so many of all."""
 
 
 def split_by_share(total: int, share: FloatArray, rng: np.random.Generator) -> IntArray:
@@ -26,51 +29,81 @@ def split_by_share(total: int, share: FloatArray, rng: np.random.Generator) -> I
     return np.asarray(np.diff(np.floor(edges + (rng.random() if total else 0.0)).clip(max=total)), dtype=np.int64)
 
 
-def draw_bins(
-    rows: int,
+def bins_at(
+    point: IntArray,
     shares: Float32Array,
-    weights: FloatArray,
     sizes: tuple[int, ...],
     rng: np.random.Generator,
     *,
-    fixed: dict[int, int] | None = None,
+    factors: Mapping[int, FloatArray] | None = None,
 ) -> IntArray:
-    """Bins of `rows` rows from one mixture of product distributions.
+    """Bins of rows whose latent points are known.
 
     Args:
-        rows: number of rows.
+        point: latent point of each row [rows]; fastest in ascending order.
         shares: column distributions of each latent point [K, D].
-        weights: weight of each latent point [K], summing to 1.
         sizes: bins of each column, summing to D.
         rng: randomness of the draw.
-        fixed: column index → bin that every row takes.
+        factors: column index → factor on each of its bins' shares.
 
     Returns:
         Bins [rows, columns].
     """
-    point = np.repeat(np.arange(len(weights)), split_by_share(rows, weights, rng))
-    rng.shuffle(point)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    cumulative = [
-        np.cumsum(shares[:, o : o + s], axis=1, dtype=np.float64) for o, s in zip(offsets, sizes, strict=True)
-    ]
+    rows = len(point)
     bins = np.empty((rows, len(sizes)), dtype=np.int64)
-    for j in range(len(sizes)):
+    for j, cumulative in enumerate(cumulatives(shares, sizes, factors or {})):
         # Stratified uniforms: each stretch of [0, 1) is used equally often.
         u = (rng.permutation(rows) + rng.random(rows)) / max(rows, 1)
-        bins[:, j] = _inverse(cumulative[j], point, u)
-    for j, bin_ in (fixed or {}).items():
-        bins[:, j] = bin_
-    free = [j for j in range(len(sizes)) if j not in (fixed or {})]
-    if rows > 1 and free and not fixed:
-        _refine(bins, point, shares, weights, cumulative, offsets, rng)
+        bins[:, j] = inverse(cumulative, point, u)
     return bins
 
 
-def _inverse(cumulative: FloatArray, point: IntArray, u: FloatArray) -> IntArray:
-    rows = cumulative[point]
-    found = (u[:, None] * rows[:, -1:] >= rows).sum(axis=1)
-    return np.asarray(np.minimum(found, rows.shape[1] - 1))
+def cumulatives(
+    shares: Float32Array, sizes: tuple[int, ...], factors: Mapping[int, FloatArray]
+) -> Iterator[FloatArray]:
+    """Cumulative distribution of each column at each latent point [K, bins], ending in 1."""
+    offset = 0
+    for j, size in enumerate(sizes):
+        block = shares[:, offset : offset + size].astype(np.float64)
+        running = np.cumsum(block * factors[j] if j in factors else block, axis=1)
+        # Divided to the last digit, so that nothing lies beyond the last bin with a share. A point without any
+        # share has no weight either.
+        yield running / np.where(running[:, -1:] > 0, running[:, -1:], 1.0)
+        offset += size
+
+
+def inverse(cumulative: FloatArray, point: IntArray, u: FloatArray) -> IntArray:
+    """The bin at `u` in [0, 1) of each row's cumulative distribution."""
+    points, size = cumulative.shape
+    # All points end to end on one line; u stays below 1 after rounding, so that no row ends in the next point.
+    line = (cumulative + np.arange(points)[:, None]).ravel()
+    found = np.searchsorted(line, point + u * (1 - 1e-9), side="right") - point * size
+    return np.asarray(np.clip(found, 0, size - 1), dtype=np.int64)
+
+
+def draw_points(rows: int, weights: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Latent points of `rows` rows by weight [K], in ascending order."""
+    return np.repeat(np.arange(len(weights)), split_by_share(rows, weights, rng))
+
+
+def draw_bins(
+    rows: int, shares: Float32Array, weights: FloatArray, sizes: tuple[int, ...], rng: np.random.Generator
+) -> IntArray:
+    """Bins [rows, columns] from a mixture of product distributions, then a sweep that removes sampling noise.
+
+    Arguments as for `bins_at`, and the weight of each latent point [K], summing to 1. Rows are ordered by point.
+    """
+    return swept_bins(draw_points(rows, weights, rng), shares, weights, sizes, rng)
+
+
+def swept_bins(
+    point: IntArray, shares: Float32Array, weights: FloatArray, sizes: tuple[int, ...], rng: np.random.Generator
+) -> IntArray:
+    """As `draw_bins`, for rows whose latent points are known [rows]."""
+    bins = bins_at(point, shares, sizes, rng)
+    if len(point) > 1 and sizes:
+        _refine(bins, point, shares, weights, sizes, rng)
+    return bins
 
 
 def _refine(
@@ -78,44 +111,60 @@ def _refine(
     point: IntArray,
     shares: Float32Array,
     weights: FloatArray,
-    cumulative: list[FloatArray],
-    offsets: IntArray,
+    sizes: tuple[int, ...],
     rng: np.random.Generator,
 ) -> None:
-    """Sweep over columns and rows, keeping proposals that lower the squared residual of the pair counts."""
+    """Sweep over columns and rows, keeping proposals that lower the squared residual of the pair counts.
+
+    The residual is a matrix [D, D]: one-way counts on the diagonal, pair counts elsewhere, each pair in both orders.
+    """
     rows, columns = bins.shape
-    width = shares.shape[1]
-    at = bins + offsets
-    residual = -rows * (shares.T @ (shares * weights[:, None].astype(np.float32))).astype(np.float64)
-    for j in range(columns):
-        block = slice(offsets[j], offsets[j] + cumulative[j].shape[1])
-        residual[block, block] = 0.0
-        residual[np.arange(width)[block], np.arange(width)[block]] = -rows * (weights @ shares[:, block])
-    flat = residual.reshape(-1)
-    for i in range(columns):
-        for j in range(i, columns):
-            np.add.at(flat, at[:, i] * width + at[:, j], 1.0)
-            if i != j:
-                np.add.at(flat, at[:, j] * width + at[:, i], 1.0)
-    together = max(1, min(PROPOSALS_AT_ONCE, rows // 64))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    width = int(offsets[-1])
+    at = bins + offsets[:-1]
+    residual = _residual(bins, shares, weights, sizes)
+    together = max(1, min(PROPOSALS_AT_ONCE, rows // ROWS_PER_PROPOSAL))
+    distributions = list(cumulatives(shares, sizes, {}))
     for _ in range(SWEEPS):
         for j in rng.permutation(columns):
-            others = [i for i in range(columns) if i != j]
-            order = rng.permutation(rows)
-            for start in range(0, rows, together):
-                some = order[start : start + together]
-                old = at[some, j]
-                new = _inverse(cumulative[j], point[some], rng.random(len(some))) + offsets[j]
-                rest = at[some][:, others]
-                gain = (residual[new[:, None], rest] - residual[old[:, None], rest] + 1.0).sum(axis=1)
-                gain += residual[new, new] - residual[old, old] + 1.0
-                keep = (gain < 0) & (new != old)
-                if not keep.any():
+            low, high = offsets[j], offsets[j + 1]
+            proposed = inverse(distributions[j], point, rng.random(len(bins)))
+            moving = rng.permutation(np.nonzero(proposed != bins[:, j])[0])
+            # Only these rows of the residual are looked at and changed until the column is done.
+            own = residual[low:high].ravel()
+            diagonal = np.arange(high - low) * (width + 1) + low
+            for start in range(0, len(moving), together):
+                some = moving[start : start + together]
+                rest, old, new = at[some], bins[some, j], proposed[some]
+                rest_old, rest_new = rest + (old * width)[:, None], rest + (new * width)[:, None]
+                # The column's own place in `rest` is the old value's diagonal cell, and an always empty pair cell.
+                gain = own.take(rest_new).sum(axis=1) - own.take(rest_old).sum(axis=1)
+                gain += own.take(diagonal[new]) + columns
+                keep = np.nonzero(gain < 0)[0]
+                if not len(keep):
                     continue
-                old, new, rest, some = old[keep], new[keep], rest[keep], some[keep]
-                for cell, sign in ((old, -1.0), (new, 1.0)):
-                    np.add.at(residual, (cell[:, None], rest), sign)
-                    np.add.at(residual, (rest, cell[:, None]), sign)
-                    np.add.at(residual, (cell, cell), sign)
-                at[some, j] = new
-    bins[:] = at - offsets
+                some, new = some[keep], new[keep]
+                taken, given = rest_old[keep], rest_new[keep]
+                given[:, j] = diagonal[new]
+                np.subtract.at(own, taken.ravel(), 1.0)
+                np.add.at(own, given.ravel(), 1.0)
+                bins[some, j] = new
+                at[some, j] = new + low
+            residual[low:high] = own.reshape(high - low, width)
+            residual[:, low:high] = residual[low:high].T
+
+
+def _residual(bins: IntArray, shares: Float32Array, weights: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
+    """Counts of bins less what the mixture expects: one-way on the diagonal, pairs elsewhere, in both orders."""
+    rows, columns = bins.shape
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    residual = -rows * (shares.T @ (shares * weights[:, None].astype(np.float32))).astype(np.float64)
+    blocks = [slice(offsets[j], offsets[j + 1]) for j in range(columns)]
+    for i, block in enumerate(blocks):
+        own = np.bincount(bins[:, i], minlength=sizes[i]) - rows * (weights @ shares[:, block])
+        residual[block, block] = np.diag(own)
+        for j in range(i + 1, columns):
+            counts = np.bincount(bins[:, i] * sizes[j] + bins[:, j], minlength=sizes[i] * sizes[j])
+            residual[block, blocks[j]] += counts.reshape(sizes[i], sizes[j])
+            residual[blocks[j], block] = residual[block, blocks[j]].T
+    return np.asarray(residual)

@@ -8,6 +8,7 @@ import pytest
 
 from datasheets import FileDigest
 from synth.facts import (
+    AuditFacts,
     DataFacts,
     MarginalScore,
     ModelFacts,
@@ -87,6 +88,7 @@ def facts() -> PublicFacts:
             not_covered=("The decision to release.", "The time at which the run was made."),
             population_epsilon=1.835,
             population_delta=1e-5,
+            population_overlaps=("hospital-staff",),
             population_cap=4.0,
             population_candidates=3,
             ledger_head="9f" * 32,
@@ -112,6 +114,21 @@ def facts() -> PublicFacts:
             candidate_pairs=15,
             bins={"age": 32, "num_comorbidities": 11, "sex": 2},
             chi=1.03,
+        ),
+        audit=AuditFacts(
+            rows=9105,
+            canaries=1000,
+            rows_per_canary=1,
+            guesses=(1000, 500, 250),
+            correct=(556, 303, 159),
+            delta=1e-5,
+            claimed_epsilon=1.0,
+            epsilon_lower_bound=0.061903,
+            confidence=0.999,
+            noise_epsilon_lower_bound=0.934161,
+            noise_confidence=1 - 1e-9,
+            refuting_confidence=1 - 1e-6,
+            covers="the noised tables of counts",
         ),
         quality=QualityFacts(
             one_way=(

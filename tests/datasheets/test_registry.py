@@ -96,6 +96,7 @@ def test_statement_is_whole(record: dict[str, Any], facts: PublicFacts) -> None:
         "name": "support2-patients",
         "epsilon": 1.835,
         "delta": 1e-5,
+        "overlaps": ["hospital-staff"],
         "cap": 4.0,
         "candidates": 3,
     }
@@ -106,7 +107,7 @@ def test_statement_is_whole(record: dict[str, Any], facts: PublicFacts) -> None:
         assert written["sensitivity"] == event.sensitivity
         assert written["noise_scale"] == event.noise_scale
         assert written["mu"] == event.mu
-    assert len(statement["path_covered"]) == 8
+    assert len(statement["path_covered"]) == 9
 
 
 def test_record_is_canonical_json(record: dict[str, Any]) -> None:

@@ -206,7 +206,7 @@ def process(home: Path) -> Callable[..., Outcome]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,  # seconds; a run takes about ten
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 

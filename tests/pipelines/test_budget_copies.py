@@ -45,7 +45,8 @@ def bundle(folder: Path, run_id: str, head: str) -> None:
     for name in (*REQUIRED, "data/part-00000.parquet"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"content of {name}")
-    claims = {"run": run_id, "population": {"name": "patients"}, "epsilon": 0.5, "delta": 1e-5, "ledger_head": head}
+    population = {"name": "patients", "epsilon": 0.5, "delta": 1e-5, "candidates": 1}
+    claims = {"run": run_id, "population": population, "epsilon": 0.5, "delta": 1e-5, "ledger_head": head}
     (folder / "privacy.json").write_bytes(canonical_json({"x_synth": claims}))
     seal(folder)
 

@@ -17,14 +17,22 @@ from synth.config import load_run
 from synth.schema import load_schema
 
 HELP = {
-    (): ("init", "schema", "plan", "run", "sample", "verify", "budget"),
+    (): ("init", "schema", "plan", "run", "sample", "verify", "budget", "key", "approve", "release", "revoke"),
     ("init",): ("schema.yaml", "run.yaml", "answers.yaml", "Nothing is overwritten"),
     ("schema",): ("draft",),
     ("schema", "draft"): ("domain: unconfirmed", "codebook", "No domain is taken from the values"),
     ("plan",): ("--json", "The source is not opened"),
     ("run",): ("--ledger", "--json", "reserved in the ledger before the first private row is read", "last line"),
-    ("sample",): ("--where", "COLUMN=VALUE", "--seed", "no budget"),
-    ("verify",): ("--public-key", "--ledger", "integrity, not origin"),
+    ("sample",): ("--where", "COLUMN=VALUE", "--balance", "--complete", "--seed", "no budget"),
+    ("verify",): ("--public-key", "--ledger", "--revocations", "integrity, not origin"),
+    ("key", "new"): ("--password-env", "Nothing is overwritten", "SHA-256"),
+    ("document",): ("--answers", "Costs no budget", "Only before a decision"),
+    ("approve",): ("--by", "--key", "--public-scores-only", "reading the internal report", "$SYNTH_KEY"),
+    ("reject",): ("--reason", "stays charged"),
+    ("release",): ("DEST", "exactly the approved bytes", "exit 3"),
+    ("revoke",): ("--reason", "--revocations", "cannot be called back"),
+    ("compare",): ("--json", "costs nothing"),
+    ("audit",): ("--bundle", "--public-table", "can refute ε, never prove it", "reserves and spends", "last line"),
     ("budget",): ("show", "history", "verify", "cap"),
     ("budget", "cap"): ("--delta", "refused before it opens its source"),
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from datasheets import template
 from synth.files import canonical_json, sha256_file
 
 BUNDLE = {
@@ -35,8 +39,9 @@ BUNDLE = {
     "quality.html",
     "quality.json",
     "schema.yaml",
+    "tableschema.json",
 }
-STAGES = ("reserve", "encode", "measure", "train", "sample", "evaluate", "settle", "seal")
+STAGES = ("reserve", "encode", "measure", "train", "sample", "audit", "evaluate", "settle", "seal")
 TYPES = {
     "patient_nbr": pa.string(),
     "age": pa.int64(),
@@ -111,6 +116,8 @@ def test_the_run_folder_keeps_the_bundle_and_the_internal_report(finished: Finis
     run = finished.bundle.parent
     assert {path.name for path in run.iterdir()} == {"bundle", "internal"}
     assert {path.name for path in (run / "internal").iterdir()} == {
+        "audit.json",
+        "facts.json",
         "report.html",
         "report.json",
         "run.json",
@@ -155,6 +162,7 @@ def test_metadata_of_the_rows(finished: Finished) -> None:
         "delta": "1e-05",
         "privacy_unit": "row",
         "run": finished.bundle.parent.name,
+        "schema_sha256": hashlib.sha256((finished.bundle / "schema.yaml").read_bytes()).hexdigest(),
     }
 
 
@@ -233,6 +241,95 @@ print(sorted({{"torch", "prefect", "pytorch_lightning"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---- document, approve, release ----
+
+
+@pytest.fixture
+def run_folder(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the first run's folder."""
+    return Path(shutil.copytree(finished.bundle.parent, tmp_path / finished.bundle.parent.name))
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    """An answers.yaml without a gap, but for the calls for comments."""
+    path = tmp_path / "answers.yaml"
+    text = re.sub(r'^([a-z]+\.(?!comments)[a-z_]+): ""$', r"\1: Answered.", template(), flags=re.MULTILINE)
+    path.write_text(text.replace('title: ""', "title: The Clinic"))
+    return path
+
+
+def test_a_candidate_is_documented_again_without_budget(
+    finished: Finished, run_folder: Path, answers: Path, synth: Any, shared: Callable[[Path], list[str]]
+) -> None:
+    bundle, spent = run_folder / "bundle", finished.clinic.ledger.read_bytes()
+    empty = answers.with_name("empty.yaml")
+    empty.write_text("")
+    before = {path: path.read_bytes() for path in sorted(bundle.rglob("*")) if path.is_file()}
+    assert synth("document", bundle, "--answers", empty).out == f"{bundle}\n"
+    assert {path: path.read_bytes() for path in before} == before  # the same answers, the same bytes
+    outcome = synth("document", bundle, "--answers", answers)
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"{bundle}\n", "every question is answered\n")
+    changed = {path.name for path in before if path.read_bytes() != before[path]}
+    named = {"attestation.json", "croissant.json", "manifest.json", "privacy.json"}
+    assert changed == named | {"datasheet.html", "datasheet.json", "datasheet.md"}
+    assert json.loads((bundle / "datasheet.json").read_bytes())["title"] == "The Clinic"
+    assert {path.name for path in run_folder.iterdir()} == {"bundle", "internal"}
+    assert (run_folder / "internal" / "answers.yaml").read_bytes() == answers.read_bytes()
+    assert shared(run_folder) == []
+    assert "NOT approved" in synth("verify", bundle, "--ledger", finished.clinic.ledger_url).out
+    assert finished.clinic.ledger.read_bytes() == spent
+
+
+def test_facts_of_another_run_do_not_document_a_bundle(
+    finished: Finished, run_folder: Path, answers: Path, synth: Any
+) -> None:
+    other = Path(json.loads(finished.second.out)["bundle"]).parent / "internal" / "facts.json"
+    facts = run_folder / "internal" / "facts.json"
+    better = facts.read_text().replace('"epsilon":1.0', '"epsilon":0.1', 1)
+    assert better != facts.read_text()
+    before = (run_folder / "bundle" / "manifest.json").read_bytes()
+    for content in (other.read_text(), better, "{}"):
+        facts.write_text(content)
+        assert synth("document", run_folder / "bundle", "--answers", answers).code == 4
+    assert (run_folder / "bundle" / "manifest.json").read_bytes() == before
+    facts.unlink()
+    assert synth("document", run_folder / "bundle", "--answers", answers).code == 2
+
+
+def test_documenting_again_survives_a_kill(
+    run_folder: Path, answers: Path, synth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = (run_folder / "bundle" / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.documents.publish", stopped)
+        assert synth("document", run_folder / "bundle", "--answers", answers).code != 0
+    assert (run_folder / "bundle" / "manifest.json").read_bytes() == before
+    assert {path.name for path in run_folder.iterdir()} == {"bundle", "internal"}
+    (run_folder / "bundle").rename(run_folder / "bundle.replaced")  # where a kill between two renames leaves it
+    assert synth("document", run_folder / "bundle", "--answers", answers).code == 0
+    assert {path.name for path in run_folder.iterdir()} == {"bundle", "internal"}
+
+
+def test_from_a_run_to_a_release(finished: Finished, run_folder: Path, answers: Path, synth: Any) -> None:
+    bundle, key = run_folder / "bundle", answers.with_name("ada.key")
+    synth("key", "new", key)
+    refused = synth("approve", bundle, "--by", "Ada", "--key", key)
+    assert refused.code == 2 and "45 questions of its datasheet have no answer" in refused.err
+    assert synth("document", bundle, "--answers", answers).code == 0
+    approved = synth("approve", bundle, "--by", "Ada", "--key", key, "--ledger", finished.clinic.ledger_url)
+    assert (approved.code, approved.err) == (0, "")
+    assert synth("document", bundle, "--answers", answers).code == 2  # an approval is about exact bytes
+    released = synth("release", bundle, answers.with_name("release"))
+    verified = synth("verify", Path(released.out.strip()), "--public-key", f"{key}.pub")
+    assert verified.code == 0 and "approved by Ada" in verified.out
+    statement = json.loads(base64.b64decode(json.loads((bundle / "attestation.json").read_bytes())["payload"]))
+    assert statement["predicate"]["candidates"] == {"count": 2, "counted": "at the decision"}
 
 
 def _rewrite(path: Path, change: Callable[[Any], Any]) -> None:
@@ -350,15 +447,14 @@ def test_sampling_by_seed_and_condition(finished: Finished, synth: Any, tmp_path
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (("--where", "age>50"), "ranges"),
-        (("--where", "age>=50"), "ranges"),
+        (("--where", "age>=200"), "18 to 90"),
         (("--where", "age=200"), "18 to 90"),
         (("--where", "sex=unknown"), "female, male"),
         (("--where", "sexx=male"), "did you mean sex"),
         (("--where", "sex="), "never missing"),
-        (("--where", "sex=male", "--where", "sex=female"), "twice"),
+        (("--where", "sex=male", "--where", "sex=female"), "contradicts"),
         (("--where", "note=x"), "not a learned column"),
-        (("--complete", "partial.parquet"), "not offered"),
+        (("--complete", "nowhere.parquet"), "cannot be read"),
         (("--rows", "0"), "--rows"),
         (("--seed", "-1"), "--seed"),
     ],
@@ -388,3 +484,14 @@ def test_sampling_from_a_damaged_model(bundle: Path, synth: Any, tmp_path: Path)
     outcome = synth("sample", bundle, "--rows", 5, "-o", tmp_path / "rows.parquet")
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (4, "", 1)
     assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_evaluating_a_finished_run(finished: Finished, synth: Any, tmp_path: Path) -> None:
+    """The bundle names the run and what it claims; the run folder beside it, the rows that were learned."""
+    pq.write_table(finished.clinic.table.slice(0, 100), tmp_path / "test.parquet")
+    outcome = synth("evaluate", finished.bundle, "--real", tmp_path / "test.parquet", "--out", tmp_path / "report")
+    assert outcome.code == 0, outcome.err
+    subject = json.loads((tmp_path / "report" / "evaluation.json").read_text())["subject"]
+    assert subject["intact"] is True and subject["training"] == "patients.parquet"
+    assert subject["run"] == finished.bundle.parent.name
+    assert subject["mu"] == pytest.approx(0.26805, abs=1e-4)  # of (1, 1e-5)

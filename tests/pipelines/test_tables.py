@@ -192,3 +192,12 @@ def test_a_failing_internal_report_does_not_decide_about_the_bundle(
     noted = (bundle.parent / "internal" / "failure-evaluate.txt").read_text()
     assert "ValueError" in noted and "8675309" not in noted + outcome.err
     assert not (bundle.parent / "internal" / "report.json").exists()
+
+
+def test_a_delta_above_one_over_the_noised_rows_is_said_in_public(clinic: Any, made: Any) -> None:
+    """A private number of rows is not known before the run, so it cannot be refused there."""
+    clinic.table = pa.concat_tables([clinic.table] * 5)  # 2,000 rows; the noise on their number is below one hundred
+    clinic.run["privacy"]["delta"] = 1e-3
+    clinic.write()
+    _, statement = made()
+    assert any(item.startswith("Single people, by delta") for item in statement["not_covered"])

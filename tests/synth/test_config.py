@@ -59,7 +59,13 @@ class TestGoodRuns:
 
     @pytest.mark.parametrize("share", ["auto", 0, 0.0])
     def test_no_critic(self, share: Any) -> None:
-        assert parse_run(raw(synthesizer={"critic_share": share}), file=FILE).synthesizer.critic_share == share
+        assert parse_run(raw(synthesizer={"critic_share": share}), file=FILE).synthesizer.share_of_critic == 0
+
+    @pytest.mark.parametrize("share", [0.01, 0.5, 1])
+    def test_a_critic_has_constants_of_its_own(self, share: Any) -> None:
+        recipe = parse_run(raw(synthesizer={"critic_share": share, "critic": {"steps": 7}}), file=FILE).synthesizer
+        assert recipe.share_of_critic == share
+        assert (recipe.critic.steps, recipe.critic.sample_rate, recipe.critic.max_grad_norm) == (7, 0.02, 1.0)
 
     def test_the_environment_fills_values(self) -> None:
         config = parse_run(
@@ -99,6 +105,9 @@ MISTAKES = [
     (raw(synthesizer={"critic_share": -0.5}), "synthesizer.critic_share: should be greater than or equal to 0"),
     (raw(synthesizer={"critic_share": 2}), "synthesizer.critic_share: should be less than or equal to 1"),
     (raw(synthesizer={"critic_share": True}), "synthesizer.critic_share: should be a number, not true or false"),
+    (raw(synthesizer={"critic": {"steps": 0}}), "synthesizer.critic.steps: should be greater than or equal to 1"),
+    (raw(synthesizer={"critic": {"sample_rate": 1.5}}), "synthesizer.critic.sample_rate: should be less than or equal"),
+    (raw(synthesizer={"critic": {"batch": 5}}), "synthesizer.critic.batch: unknown key"),
     (raw(synthesizer={"steps": 0}), "synthesizer.steps: should be greater than or equal to 1"),
     (raw(synthesizer={"steps": True}), "synthesizer.steps: should be a number, not true or false"),
     (raw(synthesizer={"members": 17}), "synthesizer.members: should be less than or equal to 16"),
@@ -170,9 +179,6 @@ class TestMistakes:
 
 UNBUILT = [
     (raw(source={"url": "postgresql://u:p@h/d", "query": "select 1"}), "source.url"),
-    (raw(source={"folder": "images", "labels": "l.csv"}), "source.folder"),
-    (raw(synthesizer={"critic_share": 0.5}), "critic_share above 0"),
-    (raw(synthesizer={"critic_share": 1}), "critic_share above 0"),
     (raw(evaluation={"holdout": 0.2}), "evaluation.holdout"),
     (raw(evaluation={"holdout": "test.parquet"}), "evaluation.holdout"),
 ]

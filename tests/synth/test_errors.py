@@ -15,6 +15,7 @@ EXIT_CODES = {
     "PrivacyRefusal": 3,
     "BudgetExceeded": 3,
     "UnconfirmedDomain": 3,
+    "NotApproved": 3,
     "VerificationFailed": 4,
 }
 

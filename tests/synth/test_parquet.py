@@ -16,7 +16,7 @@ from synth.errors import UserError
 from synth.parquet import synthetic_metadata, write_file, write_parts
 
 SCHEMA = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.string())])
-MARK = synthetic_metadata(epsilon=1.0, delta=1e-5, privacy_unit="row", run_id="toy-1")
+MARK = synthetic_metadata(epsilon=1.0, delta=1e-5, privacy_unit="row", run_id="toy-1", schema_sha256="ab" * 32)
 
 
 def batch(rows: int, start: int = 0) -> pa.RecordBatch:
@@ -36,6 +36,7 @@ def test_the_file_says_that_it_is_synthetic_and_under_which_guarantee(tmp_path: 
         "delta": "1e-05",
         "privacy_unit": "row",
         "run": "toy-1",
+        "schema_sha256": "ab" * 32,
     }
     assert b"secret" not in (tmp_path / "a.parquet").read_bytes()
 

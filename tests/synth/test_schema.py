@@ -270,7 +270,7 @@ class TestRefusals:
         [
             ({"kind": "image"}, "images"),
             ({"image": {"height": 8}}, "images"),
-            ({"rules": ["a >= b"]}, "rules between columns"),
+            ({"rules": ["a = b + c"]}, "sums are not offered"),
             ({"columns": [{**INTEGER, "bounds": "estimate"}]}, "column a: `bounds: estimate`"),
         ],
     )

@@ -20,9 +20,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from synth.errors import PrivacyRefusal, SynthError
+from synth.privacy import ledger_postgres, ledger_table
 from synth.privacy.accounting import mu_of
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger
+
+# Who comes last waits for all others; on a slow machine with a slow disk, longer than a user would.
+ledger_table.LOCK_TIMEOUT_SECONDS = 600.0
+ledger_postgres.CONNECT_TIMEOUT_SECONDS = 600
 
 EVENT = GaussianEvent(name="r", sensitivity=1, replace_one_sensitivity=1, noise_scale=1 / mu_of(1, 1e-5))
 

@@ -6,14 +6,19 @@ import inspect
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synth.errors import UserError
 from synth.privacy import budget
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of, mu_of
 from synth.privacy.budget import TablePlan, plan_table
+from synth.privacy.composition import epsilon_of as epsilon_of_all
+from synth.privacy.events import PoissonGaussianEvent
+from synth.privacy.pld import renyi_epsilon_of
 from synth.privacy.statement import not_covered
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
@@ -35,6 +40,7 @@ SHAPES = st.fixed_dictionaries(
         "max_rows_per_person": st.integers(1, 1000),
     }
 )
+EVENT = PoissonGaussianEvent(name=budget.CRITIC, sample_rate=0.1, noise_multiplier=2, steps=3)
 PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
 
 
@@ -72,6 +78,7 @@ class TestTheWholeBudget:
     def test_it_follows_from_config_and_schema_alone(self) -> None:
         public = {"epsilon", "delta", "histograms", "detail_blocks", "detail_weight", "candidate_pairs"}
         public |= {"classes_known", "pairs_by_class", "max_rows_per_person"}
+        public |= {"critic_share", "critic_steps", "critic_sample_rate"}
         assert set(inspect.signature(plan_table).parameters) == public
         assert planned() == planned()
 
@@ -121,6 +128,44 @@ class TestTheShares:
         by_class = budget.by_class_share_of(epsilon) * share_of(plan, *PAIRS)
         assert share_of(plan, budget.PAIRS_BY_CLASS) == pytest.approx(by_class)
         assert share_of(planned(epsilon=epsilon, pairs_by_class=False), budget.PAIRS_BY_CLASS) == 0
+
+
+class TestTheCritic:
+    """Its calibration takes a second or so, hence few cases."""
+
+    @settings(max_examples=3)
+    @given(epsilon=st.floats(0.1, 3), share=st.floats(0.02, 1), pairs=st.sampled_from([0, 1, 45, 200]))
+    def test_together_they_are_epsilon_and_never_more(self, epsilon: float, share: float, pairs: int) -> None:
+        plan = planned(
+            epsilon=epsilon, candidate_pairs=pairs, critic_share=share, critic_steps=10, critic_sample_rate=0.05
+        )
+        assert plan.events[-1] == plan.critic
+        assert epsilon - 1e-3 <= epsilon_of_all(plan.events, DELTA) <= epsilon
+        assert renyi_epsilon_of(plan.events, DELTA) >= epsilon_of_all(plan.events, DELTA)
+
+    @given(SHAPES, st.floats(0.01, 0.99))
+    def test_it_takes_its_share_of_what_bins_and_class_sizes_leave(self, shape: dict[str, Any], share: float) -> None:
+        without = plan_table(**shape)
+        with patch.object(budget, "_critic", lambda *_, **__: EVENT):
+            plan = plan_table(**shape, critic_share=share, critic_steps=3, critic_sample_rate=0.1)
+        rest = {budget.PAIR_SCORES, *PAIRS}
+        if shape["candidate_pairs"]:
+            for before, after in zip(without.releases, plan.releases, strict=True):
+                left = 1 - share if before.name in rest else 1
+                assert after.mu**2 == pytest.approx(left * before.mu**2)
+        else:
+            left = 1 - share * (1 - budget.one_way_share(shape["epsilon"], 1))
+            assert plan.one_way_noise**2 == pytest.approx(without.one_way_noise**2 / left)
+
+    def test_all_of_it_leaves_no_pairs(self) -> None:
+        with patch.object(budget, "_critic", lambda *_, **__: EVENT):
+            plan = planned(critic_share=1, critic_steps=3, critic_sample_rate=0.1, candidate_pairs=200)
+        assert {event.name for event in plan.events} == {budget.FINE, budget.DETAIL, budget.ONE_WAY, EVENT.name}
+        assert (plan.mu_pairs_by_class, plan.mu_pairs_summed, plan.score_noise) == (None, None, None)
+
+    def test_a_share_that_no_noise_fits_is_a_mistake(self) -> None:
+        with pytest.raises(UserError, match=r"critic_share: at epsilon 0\.01"):
+            planned(epsilon=0.01, critic_share=1e-6, critic_steps=400, critic_sample_rate=0.02)
 
 
 COLUMNS = ("age", "income", "weight", "sex", "city", "stage", "died", "smoker", "admitted", "seen")
@@ -182,3 +227,5 @@ class TestTheWords:
         assert any("The number of rows" in sentence for sentence in more)
         assert any("an undeclared empty cell, exists in age" in sentence for sentence in more)
         assert set(plain) < set(more)
+        large = not_covered(schema_of("age"), large_delta=True)
+        assert next(item for item in large if item not in plain).startswith("Single people, by delta")

@@ -17,7 +17,7 @@ from synth.errors import InvalidConfig, InvalidSource
 from synth.ingest import read_batches, read_persons
 from synth.privacy import budget
 from synth.privacy.accounting import compose_mu, mu_of
-from synth.privacy.contributions import bound_contributions
+from synth.privacy.contributions import bound_and_number, bound_contributions
 from synth.privacy.noise import NoiseSource
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import codecs_of
@@ -25,7 +25,7 @@ from synth.tables.count import read_codes
 from synth.tables.encode import encode
 from synth.tables.measure import Measurer, layout_of, plan_of
 
-FALSE_ALARM = 1e-6
+FALSE_ALARM = 1e-9  # rows drawn without replacement spread less than the chi-square says, so rarer still
 
 
 def in_batches(values: list[Any], size: int) -> list[pa.Array]:
@@ -46,6 +46,17 @@ def test_everyone_keeps_as_many_rows_as_allowed_and_nobody_else_any(
     kept = Counter(p for p, s in zip(persons, stays, strict=True) if s)
     there = Counter(p for p in persons if p is not None)
     assert kept == Counter({person: min(rows, most) for person, rows in there.items()})
+
+
+@settings(deadline=None, max_examples=60)
+@given(persons=st.lists(st.one_of(st.none(), st.integers(0, 9)), max_size=80), most=st.integers(1, 4))
+def test_rows_that_stay_bear_the_number_of_their_person(persons: list[int | None], most: int) -> None:
+    stays, numbers = bound_and_number(in_batches(persons, 7), max_rows_per_person=most)
+    kept = [p for p, s in zip(persons, stays, strict=True) if s]
+    assert len(numbers) == len(kept) and numbers.dtype == np.int64
+    pairs = set(zip(kept, numbers.tolist(), strict=True))
+    assert len(pairs) == len({person for person, _ in pairs}) == len({number for _, number in pairs})
+    assert {number for _, number in pairs} == set(range(len(pairs)))
 
 
 def test_which_rows_stay_is_a_fair_draw() -> None:

@@ -18,7 +18,7 @@ CHILDREN = Path(__file__).with_name("ledger_children.py")
 
 def children(*arguments: str) -> Any:
     done = subprocess.run(
-        [sys.executable, CHILDREN, *arguments], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, CHILDREN, *arguments], capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import Codec, LevelCodec, OrderedCodec, codec_of, codecs_of
-from synth.tables.decode import ColumnDecoder, arrow_schema, decode_column, decoder_of
+from synth.tables.decode import ColumnDecoder, arrow_schema, decoder_of, values_at
 from synth.tables.measure import Measurements
+from synth.tables.spread import pieces_of
 
 EMPTY = np.empty(0)
 
@@ -29,6 +30,11 @@ def codec(**column: Any) -> Codec:
 def exact(of: Codec) -> ColumnDecoder:
     """Each cell is a bin."""
     return ColumnDecoder(np.arange(of.size), np.ones(of.size), EMPTY, EMPTY, EMPTY)
+
+
+def decode_column(of: Codec, decoder: ColumnDecoder, drawn: np.ndarray, rng: np.random.Generator) -> pa.Array:
+    """Values of drawn bins."""
+    return values_at(of, pieces_of(of, decoder).draw(drawn, rng))
 
 
 COLUMNS = [

@@ -22,7 +22,7 @@ from synth.schema import Schema
 from synth.tables.blocks import NONE, Block
 from synth.tables.codec import codecs_of
 from synth.tables.count import count_binned, count_histograms, count_pairs, read_codes
-from synth.tables.encode import encode
+from synth.tables.encode import PERSON, encode
 
 SchemaOf = Callable[..., Schema]
 
@@ -56,6 +56,14 @@ class TestEncode:
     def test_no_rows(self, schema_of: SchemaOf, tmp_path: Path, batches: list[pa.RecordBatch]) -> None:
         with pytest.raises(InvalidSource, match="no rows"):
             encode(batches, codecs_of(schema_of("age")), tmp_path / "codes")
+
+    def test_persons_stand_beside_the_rows_that_stay(self, schema_of: SchemaOf, tmp_path: Path) -> None:
+        batches = [batch(age=[1, 2, 3]), batch(age=[4]), batch(age=[5, 6])]
+        stays = np.array([True, False, True, False, True, True])
+        encode(
+            batches, codecs_of(schema_of("age")), tmp_path / "codes", stays=stays, persons=np.array([7, 2**40, 7, 0])
+        )
+        assert codes(tmp_path / "codes", "cells:age", PERSON) == {"cells:age": [1, 3, 5, 6], PERSON: [7, 2**40, 7, 0]}
 
     def test_random_levels_take_new_entropy(self, schema_of: SchemaOf, tmp_path: Path) -> None:
         codecs = codecs_of(schema_of("age", "income", income={"nullable": False}))

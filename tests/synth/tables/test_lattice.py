@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from synth.schema import parse_schema
@@ -126,6 +126,7 @@ class TestUnits:
         grid = integer(0, 99_999)
         assert grid.unit_of(np.array([5000.0, 5100, 5110, 5111, 0])).tolist() == [0, 1, 2, 3, -1]
 
+    @example(real(0, 5e-324), 0.5)
     @given(LATTICES, st.floats(0, 1))
     def test_a_code_for_every_position(self, grid: Lattice, part: float) -> None:
         position = np.array([np.clip(grid.low * (1 - part) + grid.high * part, grid.low, grid.high)])

@@ -15,9 +15,26 @@ from synth.errors import UserError, VerificationFailed
 from synth.files import canonical_json
 from synth.schema import Schema, parse_schema
 from synth.tables import rows as rows_module
+from synth.tables.codec import Codec, OrderedCodec
+from synth.tables.conditions import parse_conditions as parsed
 from synth.tables.measure import Measurements
 from synth.tables.model import CONFIG_FILE, WEIGHTS_FILE, TableModel
-from synth.tables.rows import parse_conditions, point_weights, sample_rows
+from synth.tables.pieces import Region
+from synth.tables.posterior import posterior_of
+from synth.tables.rows import sample_rows
+
+
+def parse_conditions(model: TableModel, texts: list[str]) -> dict[str, Region]:
+    return parsed(model.codecs, texts)
+
+
+def cell_of(codec: Codec, region: Region) -> int:
+    """The cell of a region of a single value."""
+    if region.missing:
+        assert codec.missing is not None
+        return codec.missing
+    position = region.intervals[0, 0]
+    return int(codec.lattice.cell_of(np.array([position]))[0]) if isinstance(codec, OrderedCodec) else int(position)
 
 
 def table(model: TableModel, rows: int, **more: Any) -> pa.Table:
@@ -190,14 +207,14 @@ class TestPosterior:
     )
     def test_equals_enumeration(self, model: TableModel, texts: list[str]) -> None:
         conditions = parse_conditions(model, texts)
-        weights = point_weights(model, conditions)
-        held = {condition.column: condition.cell for condition in conditions}
+        weights = posterior_of(model, conditions).weights
+        held = {name: cell_of(model.codecs[name], region) for name, region in conditions.items()}
         assert weights == pytest.approx(self.by_hand(model, held), rel=1e-6, abs=1e-12)
         assert weights.sum() == pytest.approx(1)
 
     def test_the_other_columns_follow_it(self, model: TableModel) -> None:
         conditions = parse_conditions(model, ["city=Rome"])
-        weights = point_weights(model, conditions)
+        weights = posterior_of(model, conditions).weights
         place = model.encoding.place("dose")
         expected = np.einsum("ck,ckb->b", weights, model.shares[:, :, place].astype(float))
         drawn = table(model, 5000, seed=1, conditions=conditions).column("dose").to_pylist()
@@ -206,7 +223,7 @@ class TestPosterior:
         assert found == pytest.approx(share, abs=0.03)
 
     def test_any_declared_value_can_be_held_even_one_that_noise_has_wiped_out(self, model: TableModel) -> None:
-        for age in range(100):
+        for age in range(0, 100, 4):
             assert table(model, 1, conditions=parse_conditions(model, [f"age={age}"])).column("age").to_pylist() == [
                 age
             ]
@@ -248,9 +265,6 @@ class TestConditions:
         ("texts", "words"),
         [
             (["city"], "write COLUMN=VALUE"),
-            (["age>=5"], "ranges are not offered"),
-            (["age<5"], "write COLUMN=VALUE"),
-            (["age!=5"], "ranges are not offered"),
             (["ctiy=Rome"], "not a learned column; did you mean city?"),
             (["number=3"], "not a learned column"),
             (["zzz=3"], "columns are age, income"),
@@ -264,7 +278,7 @@ class TestConditions:
             (["admitted=1988-12-31"], "outside the declared domain of admitted"),
             (["age="], "age is never missing"),
             (["died="], "died is never missing"),
-            (["age=5", "age=6"], "--where age: given twice"),
+            (["age=5", "age=6"], "--where age=6: contradicts the other conditions on age"),
         ],
     )
     def test_mistakes(self, model: TableModel, texts: list[str], words: str) -> None:

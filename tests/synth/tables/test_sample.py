@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from synth.tables import sample
-from synth.tables.sample import draw_bins, split_by_share
+from synth.tables.sample import bins_at, draw_bins, draw_points, split_by_share
 
 SIZES = (3, 4, 2)
 UNLIKELY = 1e-6
@@ -98,10 +98,23 @@ class TestDraws:
         bins = draw_bins(500, shares, np.array([0.0, 1.0]), (2, 2), np.random.default_rng(0))
         assert np.all(bins == 1)
 
-    def test_a_fixed_column_is_fixed_in_every_row(self, mixture: tuple[np.ndarray, np.ndarray]) -> None:
-        bins = draw_bins(300, *mixture, SIZES, np.random.default_rng(0), fixed={1: 2})
+    def test_a_bin_without_factor_is_never_drawn(self, mixture: tuple[np.ndarray, np.ndarray]) -> None:
+        shares, weights = mixture
+        rng = np.random.default_rng(0)
+        point = draw_points(300, weights, rng)
+        bins = bins_at(point, shares, SIZES, rng, factors={1: np.array([0.0, 0.0, 3.0, 0.0])})
         assert np.all(bins[:, 1] == 2)
         assert len(np.unique(bins[:, 0])) == 3
+
+    def test_factors_weigh_bins(self, mixture: tuple[np.ndarray, np.ndarray]) -> None:
+        shares, _ = mixture
+        factor = np.array([0.5, 2.0, 0.0])
+        point = np.repeat(np.arange(5), 4000)
+        bins = bins_at(point, shares, SIZES, np.random.default_rng(1), factors={0: factor})
+        for k in range(5):
+            expected = shares[k, :3] * factor
+            found = np.bincount(bins[point == k, 0], minlength=3) / 4000
+            assert found == pytest.approx(expected / expected.sum(), abs=0.045)
 
 
 class TestRefinement:

@@ -1,0 +1,164 @@
+"""What a run on images says where a run on a table says something else."""
+
+from __future__ import annotations
+
+from datasheets.reading import Reading, number, plural
+from datasheets.statements import audit_in_words, events_in_words, promise_in_words, row_count_in_words
+from synth.privacy import image_budget
+
+INTENDED_USES = (
+    "Writing, testing and teaching software that will later run on the source: loaders, models, whole pipelines.",
+    "Training and comparing classifiers as a first approximation, to be confirmed on real data.",
+    "Planning: which sizes, classes and class shares to expect, before access to the source is asked for.",
+)
+
+
+def procedure(read: Reading) -> str:
+    """The whole procedure: measurements, model and draw, with every setting that the facts hold."""
+    return "\n\n".join(
+        (
+            f"Procedure, as carried out by {read('run.software')}; constants not named here are that version's.",
+            _measurements(read),
+            _model(read),
+            _draw(read),
+            f"Audit. {audit_in_words(read)}",
+            "What protects the source happens in the noised releases. Everything after them sees noised numbers only,"
+            f" and is post-processing. The noise itself: {read('privacy.noise_protection')} {promise_in_words(read)}",
+        )
+    )
+
+
+def _measurements(read: Reading) -> str:
+    part = read("model.feature_part")
+    meaning = {
+        image_budget.LENGTHS: "how many pictures have coefficients of which length, by which the means are clipped.",
+        image_budget.MEANS: (
+            "for every class, how many pictures it has and the sum of their coefficients, clipped in length; half of a"
+            " vector's squared length is for the count."
+        ),
+        image_budget.CENTRED_LENGTHS: (
+            "the same as the first once the noised mean of its class is taken off each picture and frequencies are"
+            " weighted by their square root; by this the next release is clipped."
+        ),
+        image_budget.SECOND_MOMENTS: (
+            "for every class, the sum of u times its transpose, where u holds a picture's centred, weighted"
+            f" coefficients, clipped at length {number(read('model.clip'))} and scaled to squared length"
+            f" {number(part)}, and a constant of square {number(1 - part)}."
+        ),
+    }
+    steps = [f"- {event.name}: {meaning.get(event.name, 'a vector of sums.')}" for event in read("privacy.events")]
+    return (
+        "Measurements. Each picture is described by low-frequency coefficients of its orthonormal cosine transform"
+        " (DCT-II), of colour as grey and two colour differences. These releases, in this order, are all that was"
+        " learned from the source. All vectors are rounded to whole numbers on a public grid and their lengths are"
+        " bounded after rounding, so that sums and sensitivities are exact. A person has at most"
+        f" {plural(read('privacy.max_rows_per_person'), 'row')}.\n\n"
+        + "\n".join(steps)
+        + "\n\nMechanism, sensitivity and noise of each release:\n\n"
+        + events_in_words(read)
+        + "\n\nA symmetric matrix is released as its diagonal and the square root of 2 times its upper triangle."
+        f" {number(read('model.coefficients'))} of {plural(read('model.coefficients_offered'), 'coefficient')} offered"
+        " by the schema were measured, so many as the noised number of pictures and the budget carry; the highest"
+        f" frequency is {number(read('model.largest_frequency'))} half periods per shorter side."
+    )
+
+
+def _model(read: Reading) -> str:
+    return (
+        f"Model. The generator ({read('model.kind')}) has {plural(read('model.parameters'), 'number')}. Class means"
+        " are the noised ones, drawn towards their common mean by the noise's share. The covariance of all classes"
+        " together is drawn towards a power law of the frequency, and each class's towards the common one, by"
+        " eigenvalue shrinkage at the known noise level (rotation-invariant estimator), and projected to positive"
+        " definite matrices. Both are then corrected, in"
+        f" {plural(read('model.rounds'), 'round')}, by what pictures clipped to the range of values lack of them."
+        " Class sizes are the precision-weighted mean of the two noised counts, none below zero."
+        f" {row_count_in_words(read)} Weights and configuration are in model/."
+    )
+
+
+def _draw(read: Reading) -> str:
+    return (
+        f"Draw. {plural(read('data.rows'), 'row')} (number from: {read('data.rows_chosen_by')}) are divided over the"
+        " classes by their sizes, in random order. A picture's coefficients are a draw from the Gaussian of its class;"
+        " all higher frequencies are zero. They are transformed back, clipped to the declared range of values, rounded,"
+        " and written as PNG without loss, marked as made by a trained model."
+    )
+
+
+def measured(read: Reading) -> str:
+    """Which dependence was measured, and how well."""
+    moments = read("quality.moments")
+    noise = [score.noise for score in moments]
+    return (
+        f"Means and covariances of {plural(read('model.coefficients'), 'low-frequency coefficient')} were measured"
+        " within every class: coarse shapes and how they vary. Fine detail, sharp edges and whatever needs more than"
+        " second moments (such as two distinct looks of one class) were not measured, and pictures are blurred where"
+        f" the source's are sharp. Noise alone moves a class's moments by {min(noise):.4f} to {max(noise):.4f};"
+        " quality.json lists each."
+    )
+
+
+def errors(read: Reading) -> str:
+    """Errors and noise of the pictures."""
+    lines = [
+        f"- class {score.class_value}: {score.distance:.4f}, where noise alone would show {score.noise:.4f}"
+        for score in read("quality.moments")
+    ]
+    return (
+        "Noise was added on purpose, to every measurement that the pictures were made from:\n\n"
+        f"{events_in_words(read)}\n\n"
+        "Distance of the synthetic pictures' second moments to the noised ones (Frobenius norm of the difference of"
+        " two means of matrices of norm at most 1):\n\n" + "\n".join(lines) + "\n\nThe shares of the classes lie at a"
+        f" total variation distance of {read('quality.mean_one_way_distance'):.4f} from the noised ones, where noise"
+        f" alone would show {read('quality.mean_one_way_noise'):.4f}. {number(read('quality.valid_rows'))} of"
+        f" {plural(read('quality.rows'), 'row')} hold a readable picture of the declared form and a declared label."
+    )
+
+
+def preprocessing(read: Reading) -> str:
+    """How each source row was mapped into the declared form."""
+    image = next(column for column in read("data.columns") if column["kind"] == "image")
+    low, high = image["value_range"]
+    resize = {
+        "pad": "fitted inside the frame, the rest filled with the lowest value",
+        "crop": "made to cover the frame, and what stands out cut off",
+        "stretch": "stretched to the frame",
+    }[str(image["resize"])]
+    return (
+        "Before measuring, every picture was brought into the declared form; nothing else of a file was used (no"
+        " name, no metadata but the orientation it asks to be shown in). A picture of another size was"
+        f" {resize}; other bits and channels were converted; values outside [{number(low)}, {number(high)}] moved to"
+        " the nearest end. A picture that could not be read became a blank one, and a label that is not declared a"
+        " random class. How often this happened is not published."
+    )
+
+
+def missing() -> str:
+    """Missing cells."""
+    return (
+        "No. Every row holds a picture and a label. Where a source row had no readable picture, a blank one was counted"
+        " in its place, and where it had no declared label, a random class; such rows cannot be told apart here."
+    )
+
+
+def acquisition(read: Reading) -> str:
+    """How the instances came about."""
+    return (
+        "Derived. Each picture was drawn from a generative model made of noised moments of the source. Nothing was"
+        f" observed or reported for it. {number(read('quality.valid_rows'))} of {plural(read('quality.rows'), 'row')}"
+        " were verified to hold a readable picture of the declared form and a declared label."
+    )
+
+
+POST_PROCESSING = "Denoising of means and covariances, drawing of pictures, public scores, contact sheets, documents."
+PATH_COVERED = (
+    "Size, channels, range of values and the list of classes: declared by the steward as public knowledge.",
+    "Clipping lengths: taken from noised histograms, charged.",
+    "Class shares: taken from noised counts, charged.",
+    "Number of coefficients: follows from the budget and a noised count, charged.",
+    "Model: noised means and covariances, denoised; post-processing.",
+    "Sampling: pictures are drawn from the model; post-processing.",
+    "Audit: made of synthetic pictures and planted ones; post-processing.",
+    "Evaluation: published scores compare synthetic pictures with noised measurements; post-processing.",
+    "Documents: written from the public facts of the run; no exact statistic of the source is among them.",
+)

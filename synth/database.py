@@ -1,0 +1,237 @@
+"""A PostgreSQL database as source: one SELECT, run in a read-only snapshot, of which only declared columns are fetched.
+
+With a person column the rows are read twice, and what is decided in the first pass is matched to the second by
+position. So the result is then held by the server (`WITH HOLD`): the query runs once, whatever order or chance it has,
+and both passes read the same rows. What the driver raises can quote values, the query and the URL, so nothing of it is
+repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.numeric import Int4BinaryLoader, Int8BinaryLoader
+
+from synth.config import Database
+from synth.errors import InvalidSource, SynthError
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+PLACE = "(PostgreSQL)"  # neither host nor user: what an environment variable filled in is never written out
+CONNECT_TIMEOUT_SECONDS = 30
+MOST_CELLS = 2_000_000
+"""Of one batch: a wide table comes in shorter ones."""
+
+_TEXT = {25: "text", 1043: "varchar", 1042: "bpchar", 19: "name"}
+_DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
+# By oid, which PostgreSQL never changes for its own types. What a domain is made of counts.
+TYPES: dict[int, pa.DataType] = {
+    16: pa.bool_(),
+    21: pa.int16(),
+    23: pa.int32(),
+    20: pa.int64(),
+    700: pa.float32(),
+    701: pa.float64(),
+    1700: pa.float64(),
+    **dict.fromkeys(_TEXT, pa.string()),
+    _DATE: pa.date32(),
+    _TIMESTAMP: pa.timestamp("us"),
+    _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"),
+}
+SHOWN = b"type"
+"""Key of a field's metadata: the type's name in the database. A type that TYPES lacks is a field of type null."""
+
+# In binary form PostgreSQL counts days and microseconds from 2000.
+_DAYS, _MICROS = 10_957, 946_684_800_000_000
+_LAST_DAY, _LAST_MICRO = 2**31 - 1 - _DAYS, 2**63 - 1 - _MICROS  # the greatest number stands for infinity
+
+# Digits: two persons numbered by floats must not become one text.
+_BEGIN = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL extra_float_digits = 1")
+
+
+def header_of(database: Database) -> pa.Schema:
+    """Names and types of the query's columns; no row is fetched. Raises InvalidSource."""
+    with snapshot(database) as rows:
+        return rows.header()
+
+
+def header_and_rows(database: Database) -> tuple[pa.Schema, bool]:
+    """The header, and whether there is any row at all. Raises InvalidSource."""
+    with snapshot(database) as rows:
+        return rows.header(), rows.any()
+
+
+@contextmanager
+def snapshot(database: Database) -> Iterator[Snapshot]:
+    """A connection on which all passes see the same rows. Raises InvalidSource when there is none to be had."""
+    connection = _explained(lambda: _connect(database.url.get_secret_value()), connecting=True)
+    try:
+        yield Snapshot(connection, database.query.get_secret_value())
+    finally:
+        connection.close()
+
+
+class Snapshot:
+    """The rows of one query as they are at one moment. Every method raises InvalidSource."""
+
+    def __init__(self, connection: psycopg.Connection[Row], query: str) -> None:
+        self._connection = connection
+        # The line break ends a comment at the query's end.
+        self._source = f"({query.strip().removesuffix(';')}\n) AS source"
+        self._kinds: tuple[pa.DataType, ...] | None = None
+        self._held = False
+        _explained(lambda: [self._execute(statement) for statement in _BEGIN])
+
+    def header(self) -> pa.Schema:
+        """Names and types of the query's columns."""
+        found = _explained(lambda: self._execute(f"SELECT * FROM {self._source} LIMIT 0").description) or []
+        return pa.schema(
+            [
+                pa.field(column.name, TYPES.get(column.type_code, pa.null()), metadata={SHOWN: column.type_display})
+                for column in found
+            ]
+        )
+
+    def any(self) -> bool:
+        """Whether there is a row."""
+        found = _explained(lambda: self._execute(f"SELECT EXISTS (SELECT FROM {self._source})").fetchone())
+        return bool(found and found[0])
+
+    def batches(self, names: Sequence[str], *, person: str | None, most_rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows: the named columns and, last, the person column as text. Each pass has them in the same order.
+
+        Without a person column the order may differ between passes: there is nothing to be matched.
+        """
+        if self._kinds is None:
+            self._declare(names, person)
+        elif self._held:
+            _explained(lambda: self._execute("MOVE ABSOLUTE 0 FROM synth_source"))
+        else:
+            _explained(lambda: self._execute("CLOSE synth_source"))
+            self._declare(names, person)
+        kinds = self._kinds
+        assert kinds is not None
+        columns = [*names] if person is None else [*names, person]
+        fetch = f"FETCH FORWARD {max(1, min(most_rows, MOST_CELLS // len(columns)))} FROM synth_source"
+        while rows := _explained(lambda: self._execute(fetch).fetchall()):
+            yield _explained(
+                lambda cells=tuple(zip(*rows, strict=True)): pa.record_batch(  # type: ignore[misc]
+                    [_array(values, kind) for values, kind in zip(cells, kinds, strict=True)], names=columns
+                )
+            )
+
+    def _declare(self, names: Sequence[str], person: str | None) -> None:
+        header = self.header()
+        kinds, chosen = [], []
+        for name in names:
+            places = header.get_all_field_indices(name)
+            if len(places) != 1 or pa.types.is_null(header.field(places[0]).type):
+                raise InvalidSource(f"source {PLACE}: its columns have changed since they were checked; run again")
+            kind = header.field(places[0]).type
+            kinds.append(kind)
+            # As text, without the blanks that fill up a char(n).
+            chosen.append(_quoted(name) + ("::text" if pa.types.is_string(kind) else ""))
+        if person is not None:
+            kinds.append(pa.string())
+            chosen.append(_quoted(person) + "::text")
+        self._held = person is not None
+        hold = "SCROLL CURSOR WITH HOLD" if self._held else "NO SCROLL CURSOR WITHOUT HOLD"
+        declare = f"DECLARE synth_source {hold} FOR SELECT {', '.join(chosen)} FROM {self._source}"
+        _explained(lambda: self._execute(declare))
+        if self._held:
+            _explained(lambda: self._execute("COMMIT"))  # here the server runs the query and keeps its rows
+        self._kinds = tuple(kinds)
+
+    def _execute(self, statement: str) -> psycopg.Cursor[Row]:
+        # In binary form several statements at once are refused by the protocol itself.
+        return self._connection.execute(statement.encode(), binary=True)
+
+
+def _connect(url: str) -> psycopg.Connection[Row]:
+    url = url.replace("postgresql+psycopg:", "postgresql:", 1)
+    timeout = {} if "connect_timeout" in conninfo_to_dict(url) else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    connection = psycopg.connect(
+        url,
+        autocommit=True,
+        prepare_threshold=None,
+        client_encoding="utf8",
+        fallback_application_name="synth",
+        **timeout,
+    )
+    connection.adapters.register_loader(_DATE, Int4BinaryLoader)
+    for moment in (_TIMESTAMP, _TIMESTAMPTZ):
+        connection.adapters.register_loader(moment, Int8BinaryLoader)
+    return connection
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Values as the driver gives them, in an Arrow type of TYPES."""
+    if pa.types.is_date(kind):
+        days = pc.min_element_wise(pa.array(values, pa.int64()), _LAST_DAY, skip_nulls=False)
+        days = pc.max_element_wise(pc.add(days, _DAYS), -(2**31), skip_nulls=False)
+        return days.cast(pa.int32()).view(kind)
+    if pa.types.is_timestamp(kind):
+        micros = pc.min_element_wise(pa.array(values, pa.int64()), _LAST_MICRO, skip_nulls=False)
+        return pc.add(micros, _MICROS).view(kind)
+    if pa.types.is_floating(kind):
+        return pa.array([None if value is None else float(value) for value in values], kind)  # numeric is a Decimal
+    return pa.array(values, kind)
+
+
+def _explained(work: Callable[[], T], *, connecting: bool = False) -> T:
+    """Do the work; what goes wrong becomes one line that says what to do."""
+    try:
+        return work()
+    except psycopg.Error as error:
+        explanation = _explanation(error, connecting=connecting)
+    except (ValueError, OverflowError):  # Arrow's and Unicode's errors are of these
+        explanation = InvalidSource(f"source {PLACE}: a column could not be read in its announced type, as UTF-8 text")
+    raise explanation  # outside of the handler: what would be attached to it can quote values
+
+
+def _explanation(error: psycopg.Error, *, connecting: bool) -> SynthError:
+    state = error.sqlstate or ""
+    if connecting:
+        return InvalidSource(
+            f"source {PLACE}: cannot be reached, or refuses the login; check that it runs, and host, port, database, "
+            "user, password and sslmode in source.url"
+        )
+    match state:
+        case "42501":
+            return InvalidSource(f"source {PLACE}: its user lacks a right; grant SELECT on what source.query reads")
+        case "25006":
+            return InvalidSource(
+                f"source {PLACE}: source.query writes or locks, and a source is only read; make it one plain SELECT"
+            )
+        case "42P01" | "3F000":
+            return InvalidSource(f"source {PLACE}: source.query names a table that is not there; name its schema too")
+        case "42703":
+            return InvalidSource(f"source {PLACE}: source.query names a column that is not there; try it in psql")
+        case "57014" | "55P03":
+            return InvalidSource(f"source {PLACE}: the server cut source.query off (a timeout); raise it and run again")
+        case "53100" | "53200" | "53400":
+            return InvalidSource(f"source {PLACE}: the server lacks disk or memory for source.query; make room")
+        case "40001":
+            return InvalidSource(f"source {PLACE}: the server cancelled source.query (a conflict); run again")
+    lost = isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57P", "25P")))
+    if lost:
+        return InvalidSource(f"source {PLACE}: the connection was lost; run again")
+    if state.startswith(("42", "0A")):
+        return InvalidSource(f"source {PLACE}: source.query is not one SELECT that it understands; try it in psql")
+    if state.startswith(("21", "22", "P0")) or isinstance(error, psycopg.DataError):
+        return InvalidSource(
+            f"source {PLACE}: source.query fails on what the tables hold; its text is withheld, try it in psql"
+        )
+    return SynthError(f"source {PLACE}: database fault, {type(error).__name__}")

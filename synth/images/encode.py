@@ -1,0 +1,145 @@
+"""Encode: one pass over the private pictures into a working file of coefficients.
+
+The working file lies in the run's private folder and is deleted when the run settles. Everything that is measured
+reads coefficients, never pictures. Beside it stays a random sample of the pictures, for the steward's own report.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors.numpy import save
+
+from synth.errors import InvalidSource
+from synth.files import PRIVATE_FILE, write_whole
+from synth.image_schema import ImageSchema
+from synth.images.picture import blank, read_picture
+from synth.images.source import Labelled
+from synth.images.transform import Transform
+
+BATCH_ROWS = 256
+BATCH_VALUES = 1 << 22
+"""Pixel values computed at a time: larger pictures come in smaller batches."""
+SAMPLE_BYTES = 64 << 20
+SAMPLE_ROWS = 5_000
+
+IntArray = npt.NDArray[np.int64]
+UInt16Array = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How many pictures could not be read and how many labels are not declared: for the steward alone."""
+
+    pictures: int
+    labels: int
+
+
+def encode(
+    rows: Iterable[Labelled],
+    schema: ImageSchema,
+    transform: Transform,
+    destination: Path,
+    *,
+    sample: Path,
+    stays: npt.NDArray[np.bool_] | None = None,
+) -> Outside:
+    """Write the coefficients and classes of all rows to `destination` (Arrow IPC), and some pictures to `sample`.
+
+    A picture that cannot be read becomes the blank one, a label that is not declared a random class. Raises
+    InvalidSource when there are no rows, or no picture can be read at all.
+
+    Args:
+        rows: the source, row by row.
+        schema: the public schema.
+        transform: the feature map.
+        destination: the working file to write.
+        sample: where the sampled pictures go (safetensors).
+        stays: which rows are encoded at all [rows], after contribution bounding; None for all of them.
+    """
+    rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
+    fields = pa.schema([pa.field("label", pa.int32()), pa.field("coefficients", pa.list_(pa.int32(), transform.size))])
+    kept, at_once = _Sample(schema, rng), batch_rows(schema)
+    pictures = labels = seen = 0
+    batch: list[UInt16Array] = []
+    classes: list[int] = []
+    descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as stream, pa.ipc.new_file(stream, fields) as writer:
+
+        def flush() -> None:
+            if batch:
+                values = pa.array(transform.coefficients(np.stack(batch)).astype(np.int32).reshape(-1))
+                arrays = [pa.array(classes, pa.int32()), pa.FixedSizeListArray.from_arrays(values, transform.size)]
+                writer.write_batch(pa.record_batch(arrays, schema=fields))
+                batch.clear()
+                classes.clear()
+
+        for row in rows:
+            seen += 1
+            if stays is not None and (seen > len(stays) or not stays[seen - 1]):
+                continue
+            picture = read_picture(row.content, schema.image)
+            pictures += picture is None
+            labels += row.label is None
+            batch.append(blank(schema.image) if picture is None else picture)
+            classes.append(int(rng.integers(len(schema.target.classes))) if row.label is None else row.label)
+            kept.offer(batch[-1], classes[-1])
+            if len(batch) == at_once:
+                flush()
+        flush()
+    if stays is not None and seen != len(stays):
+        raise InvalidSource("source: changed while it was being read; run again on a file at rest")
+    if kept.offered == 0:
+        raise InvalidSource("source: has no rows" + ("" if stays is None else " that belong to a person"))
+    if pictures == kept.offered:
+        raise InvalidSource(
+            "source: none of its pictures could be read; they should be PNG or JPEG files, and of a folder, "
+            "named by the labels from that folder on"
+        )
+    write_whole(sample, save({"pixels": np.stack(kept.pixels), "labels": np.array(kept.labels, dtype=np.int64)}))
+    return Outside(pictures=pictures, labels=labels)
+
+
+def batch_rows(schema: ImageSchema) -> int:
+    """Pictures computed at a time."""
+    return max(1, min(BATCH_ROWS, BATCH_VALUES // math.prod(schema.image.shape)))
+
+
+def read_coefficients(path: Path) -> Iterator[tuple[IntArray, IntArray]]:
+    """Classes [n] and coefficients [n, features] of the working file, a batch at a time, memory-mapped."""
+    with pa.memory_map(str(path)) as stream:
+        reader = pa.ipc.open_file(stream)
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            values = batch.column("coefficients").flatten().to_numpy().reshape(batch.num_rows, -1)
+            yield batch.column("label").to_numpy().astype(np.int64), values.astype(np.int64)
+
+
+class _Sample:
+    """A uniform random sample of what is offered (reservoir sampling, Vitter 1985, algorithm R)."""
+
+    def __init__(self, schema: ImageSchema, rng: np.random.Generator) -> None:
+        height, width, channels = schema.image.shape
+        self._most = max(1, min(SAMPLE_ROWS, SAMPLE_BYTES // (2 * height * width * channels)))
+        self._rng = rng
+        self.offered = 0
+        self.pixels: list[UInt16Array] = []
+        self.labels: list[int] = []
+
+    def offer(self, pixels: UInt16Array, label: int) -> None:
+        """Keep it, perhaps in the place of another."""
+        self.offered += 1
+        if len(self.pixels) < self._most:
+            self.pixels.append(pixels)
+            self.labels.append(label)
+            return
+        place = int(self._rng.integers(self.offered))
+        if place < self._most:
+            self.pixels[place], self.labels[place] = pixels, label

@@ -1,0 +1,120 @@
+"""The released model: a Gaussian of coefficients for each class, in safetensors and JSON; all that sampling needs.
+
+All of it follows from noised measurements and the public schema, so sampling costs no budget.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from synth.errors import InvalidConfig, VerificationFailed
+from synth.files import canonical_json, write_whole
+from synth.image_schema import ImageSchema, parse_image_schema
+from synth.images.denoise import ClassGaussians
+from synth.images.transform import Transform, transform_of
+from synth.tables.bins import project_to_simplex
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+WEIGHTS_FILE = "generator.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT = "dp-synth-image-generator/1"
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A picture of class c is the inverse transform of `means[c] + factors[c] @ z`, z standard normal.
+
+    Attributes:
+        schema: the public schema.
+        class_share: share of each class [classes].
+        means: mean coefficients [classes, d], in units of the value range.
+        factors: square roots of the covariances [classes, d, d].
+        rows: how many rows a full release has (the noised or declared count).
+    """
+
+    schema: ImageSchema
+    class_share: FloatArray
+    means: Float32Array
+    factors: Float32Array
+    rows: int
+
+    @cached_property
+    def transform(self) -> Transform:
+        """The public feature map."""
+        return transform_of(self.schema.image, len(self.schema.target.classes))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that make the model."""
+        return int(self.class_share.size + self.means.size + self.factors.size)
+
+    def coefficients(self, label: int, rows: int, rng: np.random.Generator) -> FloatArray:
+        """Coefficients [rows, d] of new pictures of a class."""
+        z = rng.standard_normal((rows, self.means.shape[1]))
+        return np.asarray(self.means[label] + z @ self.factors[label].T.astype(np.float64))
+
+    def save(self, folder: Path) -> None:
+        """Write the model's two files; the same model gives the same bytes."""
+        arrays = {name: getattr(self, name) for name in ("class_share", "factors", "means")}
+        config = {
+            "format": FORMAT,
+            "rows": self.rows,
+            "coefficients": int(self.means.shape[1]),
+            "schema": self.schema.model_dump(mode="json", exclude_defaults=True),
+        }
+        write_whole(folder / WEIGHTS_FILE, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        write_whole(folder / CONFIG_FILE, canonical_json(config))
+
+    @staticmethod
+    def load(folder: Path) -> ImageModel:
+        """Read a model written by `save`. Raises VerificationFailed when the files are not such a model."""
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_bytes())
+            with safe_open(folder / WEIGHTS_FILE, framework="np") as file:
+                arrays = {name: file.get_tensor(name) for name in ("class_share", "factors", "means")}
+            return _assemble(config, arrays)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, InvalidConfig):
+            raise VerificationFailed(f"{folder}: does not hold an image model of format {FORMAT}") from None
+
+
+def _assemble(config: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> ImageModel:
+    schema = parse_image_schema(config["schema"], file=CONFIG_FILE)
+    model = ImageModel(schema=schema, rows=int(config["rows"]), **arrays)
+    c, d = len(model.schema.target.classes), int(config["coefficients"])
+    shapes = (model.class_share.shape, model.means.shape, model.factors.shape)
+    if config["format"] != FORMAT or shapes != ((c,), (c, d), (c, d, d)) or d > model.transform.size:
+        raise ValueError("not this format")
+    return model
+
+
+def is_image_model(folder: Path) -> bool:
+    """Whether a bundle's model folder says that it holds an image model."""
+    try:
+        return bool(json.loads((folder / CONFIG_FILE).read_bytes())["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def model_of(schema: ImageSchema, gaussians: ClassGaussians, *, rows: int) -> ImageModel:
+    """The model of denoised class Gaussians."""
+    values, vectors = np.linalg.eigh(gaussians.covariances)
+    factors = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    sizes = project_to_simplex(gaussians.sizes, max(1.0, float(gaussians.sizes.sum())))
+    return ImageModel(
+        schema=schema,
+        class_share=sizes / sizes.sum(),
+        means=gaussians.means.astype(np.float32),
+        factors=factors.astype(np.float32),
+        rows=rows,
+    )

@@ -1,0 +1,114 @@
+"""A picture: the bytes of a PNG or JPEG file as pixels of the declared form. Nothing else of a file gets past here.
+
+A file that cannot be read is not an error: one broken picture must not decide about anything that is seen in public,
+so the caller puts a blank one in its place and counts it for the steward alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from synth.image_schema import ImageFormat
+from synth.images.png import is_deep, read_deep
+
+UInt16Array = npt.NDArray[np.uint16]
+FloatArray = npt.NDArray[np.float64]
+
+FORMATS = ("PNG", "JPEG")
+MOST_PIXELS = 1 << 26
+MOST_BYTES = 1 << 28
+GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I"}
+LUMINANCE = (299, 587, 114)
+"""ITU-R BT.601, in thousandths: red, green, blue."""
+
+
+def read_picture(content: bytes | None, form: ImageFormat) -> UInt16Array | None:
+    """Pixels [height, width, channels] of the declared form; None when the file cannot be read.
+
+    A picture of other bits is scaled to the declared ones (255 and 65535 are both white), one of other channels
+    becomes luminance or equal channels, transparency is left out, values are clipped to the declared range, and
+    another size follows the declared rule.
+    """
+    if content is None or not 0 < len(content) <= MOST_BYTES:
+        return None
+    try:
+        pixels, bits = _pixels(content)
+    except Exception:  # decoders raise whatever they like on a damaged file, and each of them means the same here
+        return None
+    scaled = _with_bits(_with_channels(pixels, form.channels), bits, form.bits)
+    return resized(np.clip(scaled, form.low, form.high), form)
+
+
+def blank(form: ImageFormat) -> UInt16Array:
+    """The public picture that stands for one that cannot be read: the lowest value everywhere."""
+    return np.full(form.shape, form.low, dtype=np.uint16)
+
+
+def resized(pixels: UInt16Array, form: ImageFormat) -> UInt16Array:
+    """A picture of any size [h, w, channels] in the declared size, by the declared rule."""
+    height, width = pixels.shape[:2]
+    if (height, width) == (form.height, form.width):
+        return pixels
+    if form.resize == "stretch":
+        return _scaled(pixels, form.height, form.width)
+    ratios = form.height / height, form.width / width
+    ratio = min(ratios) if form.resize == "pad" else max(ratios)
+    inner = _scaled(pixels, max(1, round(ratio * height)), max(1, round(ratio * width)))
+    out = blank(form)
+    (to_y, from_y), (to_x, from_x) = _centred(inner.shape[0], form.height), _centred(inner.shape[1], form.width)
+    out[to_y, to_x] = inner[from_y, from_x]
+    return out
+
+
+def _centred(inner: int, outer: int) -> tuple[slice, slice]:
+    """Where a line of `inner` pixels goes in one of `outer`, and which part of it."""
+    size = min(inner, outer)
+    to, start = (outer - size) // 2, (inner - size) // 2
+    return slice(to, to + size), slice(start, start + size)
+
+
+def _scaled(pixels: UInt16Array, height: int, width: int) -> UInt16Array:
+    channels = [
+        np.asarray(Image.fromarray(channel.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+        for channel in np.moveaxis(pixels, 2, 0)
+    ]
+    low, high = int(pixels.min()), int(pixels.max())
+    return np.asarray(np.clip(np.rint(np.stack(channels, axis=2)), low, high), dtype=np.uint16)
+
+
+def _pixels(content: bytes) -> tuple[UInt16Array, int]:
+    """Pixels [h, w, 1 or 3] as they are in the file, and how many bits they have. Raises anything."""
+    if is_deep(content):
+        return read_deep(content, MOST_PIXELS), 16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a decoder that only warns has guessed
+        with Image.open(BytesIO(content), formats=FORMATS) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError("size")
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in {"I", "I;16", "I;16L", "I;16B"}:
+                return np.clip(np.asarray(image)[:, :, None], 0, 65535).astype(np.uint16), 16
+            grey = image.mode in GREY_MODES
+            array = np.asarray(image.convert("L" if grey else "RGB"))
+    return array.reshape(*array.shape[:2], -1).astype(np.uint16), 8
+
+
+def _with_channels(pixels: UInt16Array, channels: int) -> UInt16Array:
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    grey = (pixels.astype(np.int64) @ np.array(LUMINANCE) + 500) // 1000
+    return np.asarray(grey[:, :, None], dtype=np.uint16)
+
+
+def _with_bits(pixels: UInt16Array, found: int, declared: int) -> UInt16Array:
+    if found == declared:
+        return pixels
+    wide = pixels.astype(np.int64)
+    return np.asarray(wide * 257 if declared == 16 else (wide + 128) // 257, dtype=np.uint16)

@@ -1,0 +1,206 @@
+"""The stages of a run on images that differ from those on a table. Each takes the run's folder and leaves files.
+
+Private pictures are seen by `encode`, `measure` and the internal half of `evaluate` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from synth.config import Run
+from synth.evaluate.image_public import image_scores, moments_of
+from synth.evaluate.internal.images import MOST_PICTURES, Pictures, image_report, write_image_report
+from synth.facts import DataFacts, ImageModelFacts
+from synth.files import PRIVATE_FOLDER, sha256_text, write_whole
+from synth.image_schema import IMAGE_COLUMN, ImageSchema
+from synth.images.contact_sheet import contact_sheets
+from synth.images.denoise import denoise
+from synth.images.encode import Outside, read_coefficients
+from synth.images.encode import encode as encode_rows
+from synth.images.fit import fit
+from synth.images.measure import FEATURE_PART, ImageMeasurer, load_measurements, save_measurements
+from synth.images.model import ImageModel, model_of
+from synth.images.picture import blank, read_picture
+from synth.images.sample import arrow_schema, sample_images
+from synth.images.source import class_of, open_images
+from synth.images.transform import transform_of
+from synth.ingest import at_rest
+from synth.parquet import synthetic_metadata, write_parts
+from synth.prepare import note_large_delta, plan_images_of
+from synth.privacy.audit.images import audit_of_images
+from synth.privacy.audit.one_run import Audit
+from synth.privacy.boundary import without_values
+from synth.privacy.contributions import bound_contributions
+from synth.privacy.noise import NoiseSource
+from synth.run_folder import RunFolder
+from synth.schema import public_yaml
+
+logger = logging.getLogger("synth.stages")
+
+OUTSIDE = "outside.json"
+SAMPLE = "pictures.safetensors"
+CONTACT_SHEETS = "pictures"
+
+
+def schema_of(run: Run) -> ImageSchema:
+    """The schema of a run on images."""
+    assert run.images is not None
+    return run.images
+
+
+def encode(folder: RunFolder) -> None:
+    """One pass over the private pictures into the run's working file."""
+    run = folder.run()
+    schema, stays = schema_of(run), None
+    with at_rest(run.files.path):
+        source = open_images(run.files, schema)
+        if schema.person_column is not None:
+            stays = bound_contributions(source.persons(), max_rows_per_person=schema.max_rows_per_person)
+        transform = transform_of(schema.image, len(schema.target.classes))
+        rows, sample = source.rows(), folder.private / SAMPLE
+        outside = encode_rows(rows, schema, transform, folder.codes, sample=sample, stays=stays)
+    write_whole(folder.private / OUTSIDE, json.dumps(asdict(outside)))
+    logger.info("encode: the pictures are encoded")
+
+
+def measure(folder: RunFolder, charge: Callable[[str], None]) -> None:
+    """All noised releases, each charged before its first draw, then saved whole."""
+    run = folder.run()
+    schema, plan = schema_of(run), plan_images_of(run)
+    classes = len(schema.target.classes)
+    measured = ImageMeasurer(
+        read=lambda: read_coefficients(folder.codes),
+        transform=transform_of(schema.image, classes),
+        classes=classes,
+        plan=plan,
+        noise=NoiseSource(),
+        charge=charge,
+    ).measure()
+    save_measurements(measured, folder.private)
+    note_large_delta(folder, run.config.privacy.delta, measured.total)
+    logger.info("measure: %d noised releases made and saved", len(plan.events))
+
+
+def train(folder: RunFolder) -> None:
+    """Denoise the measurements, fit the model to them and save it. No private picture is opened."""
+    run = folder.run()
+    schema, measured = schema_of(run), load_measurements(folder.private)
+    transform = transform_of(schema.image, len(schema.target.classes))
+    rows = max(1, round(measured.total)) if schema.row_count == "private" else int(schema.row_count)
+    fitted, rounds = fit(denoise(measured, transform.frequency), transform)
+    model = model_of(schema, fitted, rows=rows)
+    folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    model.save(folder.model)
+    facts = ImageModelFacts(
+        kind="class-conditional Gaussian of low-frequency cosine coefficients",
+        parameters=model.parameters,
+        coefficients=measured.features,
+        coefficients_offered=transform.size,
+        largest_frequency=float(transform.frequency[measured.features - 1]),
+        feature_part=FEATURE_PART,
+        clip=measured.clip,
+        rounds=rounds,
+    )
+    folder.note("model", facts.model_dump(mode="json"))
+    logger.info("train: %d coefficients a class", measured.features)
+
+
+def sample(folder: RunFolder) -> None:
+    """Draw the synthetic pictures and write them as Parquet, with contact sheets. No private picture is opened."""
+    run = folder.run()
+    schema, model = schema_of(run), ImageModel.load(folder.model)
+    asked, declared = run.config.output.rows, schema.row_count
+    rows = model.rows if asked == "auto" else asked
+    folder.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    parts = write_parts(
+        sample_images(model, rows),
+        arrow_schema(schema),
+        folder.data,
+        synthetic_metadata(
+            epsilon=run.config.privacy.epsilon,
+            delta=run.config.privacy.delta,
+            privacy_unit=schema.unit,
+            run_id=folder.run_id,
+            schema_sha256=sha256_text(public_yaml(schema)),
+        ),
+    )
+    for label, sheet in contact_sheets(model, np.random.default_rng()).items():
+        write_whole(folder.draft / CONTACT_SHEETS / f"class-{label}.png", sheet)
+    facts = DataFacts(
+        rows=rows,
+        rows_chosen_by=(
+            "config" if asked != "auto" else "noised count" if declared == "private" else "declared row count"
+        ),
+        columns=schema.described_columns,
+        target=schema.target.name,
+        classes=len(schema.target.classes),
+        files=tuple(f"data/{name}" for name in parts),
+    )
+    folder.note("data", facts.model_dump(mode="json"))
+    logger.info("sample: %d synthetic rows", rows)
+
+
+def audit(folder: RunFolder, work: Path) -> Audit:
+    """Audit the mechanism on the run's own synthetic pictures, in an empty folder. No private picture is opened."""
+    run = folder.run()
+    schema = schema_of(run)
+    transform = transform_of(schema.image, len(schema.target.classes))
+    delta, plan = run.config.privacy.delta, plan_images_of(run)
+    return audit_of_images(_synthetic_batches(folder), schema, transform, plan, delta=delta, folder=work)
+
+
+def evaluate(folder: RunFolder) -> None:
+    """Public scores for the bundle, and the internal report for the steward."""
+    schema, measured = schema_of(folder.run()), load_measurements(folder.private)
+    transform = transform_of(schema.image, len(schema.target.classes))
+    sums, sizes, valid, rows = moments_of(_synthetic_batches(folder), schema, transform, measured)
+    quality = image_scores(measured, schema, sums, sizes, valid_rows=valid, rows=rows)
+    folder.note("quality", quality.model_dump(mode="json"))
+    try:
+        _report_to_the_steward(folder, schema)
+    except Exception as error:
+        # Whether the bundle appears must not depend on a score of the exact pictures.
+        without_values("evaluate", error, folder.internal)
+    logger.info("evaluate: public scores made; the internal report is for the steward alone")
+
+
+def _report_to_the_steward(folder: RunFolder, schema: ImageSchema) -> None:
+    kept = load_file(folder.private / SAMPLE)
+    report = image_report(
+        (kept["pixels"], kept["labels"]),
+        _first_pictures(folder, schema, min(MOST_PICTURES, len(kept["labels"]))),
+        low=schema.image.low,
+        high=schema.image.high,
+        outside=Outside(**json.loads((folder.private / OUTSIDE).read_text())),
+    )
+    write_image_report(report, folder.internal)
+
+
+def _first_pictures(folder: RunFolder, schema: ImageSchema, most: int) -> Pictures:
+    """The first synthetic pictures; their order is random."""
+    pixels: list[npt.NDArray[np.uint16]] = []
+    labels: list[int] = []
+    for batch in _synthetic_batches(folder):
+        for row in batch.slice(0, most - len(pixels)).to_pylist():
+            picture = read_picture(row[IMAGE_COLUMN]["bytes"], schema.image)
+            pixels.append(blank(schema.image) if picture is None else picture)
+            labels.append(class_of(row[schema.target.name], schema.target) or 0)
+        if len(pixels) >= most:
+            break
+    return np.stack(pixels), np.array(labels, dtype=np.int64)
+
+
+def _synthetic_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
+    for path in sorted(folder.data.glob("part-*.parquet")):
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=1_000)

@@ -1,0 +1,169 @@
+"""States: a ruled column's values, cut where its rules begin and end to hold.
+
+A state lies in one bin, so the model gives its probability at every latent point, and within one interval between cuts.
+Cuts fall on the borders of the parts that rules name, which are decided by them exactly, and, for columns that are
+compared, on points of their common line: a pair of values is left undecided only where both lie between the same two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from synth.tables.codec import Codec, LevelCodec
+from synth.tables.conditions import domain_end, domain_start, next_position
+from synth.tables.model import TableModel
+from synth.tables.pieces import FloatArray, IntArray, Pieces, Region, joined, multiples
+from synth.tables.rules import Function, Never, Order, Rule, last_at, line_of
+
+BoolArray = npt.NDArray[np.bool_]
+
+MOST_CUTS = 192
+MOST_NUMBERS = 1 << 23
+"""Numbers of one column's shares at all latent points: where there are many points, there are fewer cuts."""
+PARTS_OF_A_PIECE = 32
+
+
+@dataclass(frozen=True)
+class States:
+    """The S states of a column, then one for each of its intervals whatever the bin: a known cell is in one of those.
+
+    Attributes:
+        pieces: the values; its bins are the S states.
+        home: bin of each state [S].
+        cuts: last position of each interval but the last one, ascending.
+        first, last: positions that a state's values lie between, NaN for missing [S + intervals].
+    """
+
+    pieces: Pieces
+    home: IntArray
+    cuts: FloatArray
+    first: FloatArray
+    last: FloatArray
+
+    @property
+    def size(self) -> int:
+        """Number of states, without the intervals."""
+        return len(self.home)
+
+    def of_known(self, positions: FloatArray) -> IntArray:
+        """The state of known positions, which are never missing."""
+        return np.asarray(self.size + np.searchsorted(self.cuts, positions, side="left"))
+
+
+def states_of(codec: Codec, pieces: Pieces, cuts: FloatArray) -> States:
+    """The states of a column's pieces, cut after the given positions."""
+    lows, highs = _intervals(codec, cuts)
+    parts = [pieces.within(Region(np.array([each]), False)) for each in zip(lows, highs, strict=True)]
+    parts.append(pieces.within(Region(np.empty((0, 2)), True)))
+    key = np.concatenate([part.bin * len(parts) + i for i, part in enumerate(parts)])
+    mass, one, two, step = (
+        np.concatenate([getattr(part, field) for part in parts]) for field in ("mass", "first", "last", "step")
+    )
+    some = mass > 0
+    found, state = np.unique(key[some], return_inverse=True)
+    of = joined(len(found), [Pieces(len(found), state, mass[some], one[some], two[some], step[some])])
+    ends = [np.where(of.step > 0, multiples(at, of.step), at) for at in (of.first, of.last)]
+    first, last = np.full(len(found), np.inf), np.full(len(found), -np.inf)
+    with np.errstate(invalid="ignore"):  # missing stays so
+        np.minimum.at(first, of.bin, ends[0])
+        np.maximum.at(last, of.bin, ends[1])
+    return States(of, found // len(parts), highs[:-1], np.append(first, lows), np.append(last, highs))
+
+
+def results_of(rule: Function, codec: Codec, region: Region | None, cuts: FloatArray) -> States:
+    """The states of a column that another determines: its values each, with nothing of the model's own shares."""
+    values = np.unique(rule.position)
+    whole = isinstance(codec, LevelCodec) or codec.lattice.whole
+    step = np.full(len(values), float(whole))
+    if codec.missing is not None:
+        values, step = np.append(values, np.nan), np.append(step, 1.0)
+    pieces = Pieces(len(values), np.arange(len(values)), np.ones(len(values)), values, values, step)
+    if region is not None:
+        pieces = pieces.within(region)
+    home = pieces.bin
+    pieces = Pieces(len(home), np.arange(len(home)), pieces.mass, pieces.first, pieces.last, pieces.step)
+    lows, highs = _intervals(codec, cuts)
+    return States(pieces, home, highs[:-1], np.append(values[home], lows), np.append(values[home], highs))
+
+
+def _intervals(codec: Codec, cuts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """First and last positions between cuts."""
+    start, end = domain_start(codec), domain_end(codec)
+    inside = np.unique(cuts[(cuts >= start) & (cuts < end)])
+    return np.append(start, next_position(codec, inside, 1)), np.append(inside, end)
+
+
+def cuts_of(
+    model: TableModel,
+    rules: Sequence[Rule],
+    pieces: Mapping[str, Pieces],
+    share: Mapping[str, FloatArray],
+    around: FloatArray,
+) -> dict[str, FloatArray]:
+    """Where each ruled column is cut.
+
+    Args:
+        model: for the codecs, and the number of its latent points.
+        rules: what is declared.
+        pieces: values of each ruled column.
+        share: mean share of the bins of each ruled column.
+        around: points of the line to cut on both sides of, beside those chosen here.
+    """
+    cuts: dict[str, list[FloatArray]] = {name: [np.empty(0)] for rule in rules for name in rule.columns}
+    for rule in rules:
+        if isinstance(rule, Never):
+            for name, region in rule.parts:
+                codec, ends = model.codecs[name], region.intervals
+                cuts[name] += [next_position(codec, ends[:, 0], -1), ends[:, 1]]
+        if isinstance(rule, Function):
+            cuts[rule.source].append(np.arange(len(rule.position), dtype=np.float64))
+            known = np.unique(rule.position)
+            cuts[rule.result] += [known, next_position(model.codecs[rule.result], known, -1)]
+    points = model.shares.shape[0] * model.shares.shape[1]
+    most = int(np.clip(MOST_NUMBERS // points, 16, MOST_CUTS))
+    for group in compared_groups(rules):
+        line = _line_cuts({name: (model.codecs[name], pieces[name], share[name]) for name in group}, most)
+        line = np.concatenate([line, around, np.nextafter(around, -np.inf)])
+        for name in group:
+            cuts[name].append(last_at(model.codecs[name], line))
+    return {name: np.unique(np.concatenate(parts)) for name, parts in cuts.items()}
+
+
+def compared_groups(rules: Sequence[Rule]) -> list[set[str]]:
+    """Columns that are compared with each other, directly or over others."""
+    groups: list[set[str]] = []
+    for rule in rules:
+        if isinstance(rule, Order):
+            touched = [group for group in groups if group & set(rule.columns)]
+            groups = [group for group in groups if group not in touched]
+            groups.append(set(rule.columns).union(*touched))
+    return groups
+
+
+def _line_cuts(columns: Mapping[str, tuple[Codec, Pieces, FloatArray]], most: int) -> FloatArray:
+    """At most about `most` points of the common line: every value where they are few, else heavy ones and quantiles."""
+    at, mass = [], []
+    for codec, pieces, share in columns.values():
+        there = pieces.chosen(~np.isnan(pieces.first))
+        count = np.minimum(np.where(there.step > 0, there.last - there.first + 1, PARTS_OF_A_PIECE), PARTS_OF_A_PIECE)
+        piece = np.repeat(np.arange(len(there.bin)), count.astype(np.int64))
+        part = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count.astype(np.int64))
+        first, last, step = there.first[piece], there.last[piece], there.step[piece]
+        number = first + part * (last - first) / np.maximum(count[piece] - 1, 1)
+        grid = step > 0
+        positions = np.where(grid, multiples(np.round(number), np.where(grid, step, 1.0)), number)
+        at.append(line_of(codec, positions))
+        mass.append((share[there.bin] * there.mass)[piece] / count[piece])
+    points, of = np.unique(np.concatenate(at), return_inverse=True)
+    if len(points) <= most:
+        return points
+    summed = np.bincount(of, weights=np.concatenate(mass))
+    weight = np.asarray(summed / summed.sum(), dtype=np.float64)
+    heavy = points[weight > 4 / most]
+    rest = np.cumsum(np.where(weight > 4 / most, 0.0, weight))
+    quantiles = points[np.searchsorted(rest, np.linspace(0, rest[-1], most // 2 + 1)[1:-1])]
+    return np.unique(np.concatenate([quantiles, heavy, np.nextafter(heavy, -np.inf)]))
