@@ -124,7 +124,7 @@ class Critic(Section):
 
     steps: Annotated[Count, Field(ge=1, le=1_000_000)] = 400
     sample_rate: Number = Field(default=0.02, gt=0, le=1)
-    max_grad_norm: Number = Field(default=1.0, gt=0, le=1e6)
+    max_grad_norm: Number = Field(default=1.0, ge=1e-6, le=1e6)
     learning_rate: Number = Field(default=3e-3, gt=0, le=1)
     hidden_size: Annotated[Count, Field(ge=8, le=4096)] = 128
     weight: Number = Field(default=1.0, gt=0, le=1e6)

@@ -38,7 +38,7 @@ class PrivacyFacts(Facts):
     epsilon: float
     delta: float
     mu: float | None  # Gaussian-DP parameter of the whole run, add/remove of one unit; DP-SGD has none
-    renyi_epsilon: float | None = None  # by a second, looser accountant, where DP-SGD took part
+    renyi_epsilon: float | None = None  # by a second, usually looser accountant, where DP-SGD took part
     replace_one_epsilon: float  # the same run, when one unit's record is replaced by another
     privacy_unit: Literal["row", "person"]
     max_rows_per_person: int

@@ -9,6 +9,7 @@ does otherwise than one on a table is in `synth.images.stages`.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -356,12 +357,13 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
     if forgotten := ledger.unspent(folder.run_id):
         # A run that fails is free if it has spent nothing: a release that forgets to spend must not go unseen.
         raise PrivacyRefusal(f"settle: {forgotten[0].name!r} was reserved and never spent; nothing may be published")
-    entry = ledger.settle(folder.run_id)
     budget = ledger.population(population)
     if budget is None:
         raise SynthError(f"ledger: population {population} is gone while its run was under way")
     delta = run.config.privacy.delta
-    facts = PrivacyFacts(
+    # Worked out before the account is closed: nothing that can fail comes between that and the statement.
+    statement = functools.partial(
+        PrivacyFacts,
         epsilon=epsilon_of(events, delta),
         delta=delta,
         mu=composed_mu(events),
@@ -380,8 +382,8 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         population_overlaps=budget.overlaps,
         population_cap=budget.cap.epsilon if budget.cap else None,
         population_candidates=budget.candidates,
-        ledger_head=entry.hash,
     )
+    facts = statement(ledger_head=ledger.settle(folder.run_id).hash)
     folder.note("privacy", facts.model_dump(mode="json"))
     folder.codes.unlink(missing_ok=True)
     folder.bins.unlink(missing_ok=True)

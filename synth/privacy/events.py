@@ -47,8 +47,9 @@ class PoissonGaussianEvent(BaseModel):
     mechanism: Literal["poisson-subsampled-gaussian"] = "poisson-subsampled-gaussian"
     name: str = Field(min_length=1)
     sample_rate: float = Field(gt=0, le=1, allow_inf_nan=False)
-    noise_multiplier: float = Field(gt=0, allow_inf_nan=False)
-    steps: int = Field(ge=1)
+    # The bounds are those within which the accountants' floating point has been tried.
+    noise_multiplier: float = Field(gt=0, le=1e6)
+    steps: int = Field(ge=1, le=10_000_000)
 
 
 Event = Annotated[GaussianEvent | PoissonGaussianEvent, Field(discriminator="mechanism")]

@@ -47,6 +47,10 @@ __all__ = [
 LONGEST_NAME = 200
 
 
+class _OverCap(Exception):
+    """A reservation would pass the cap; why is said once the ledger is free again."""
+
+
 class Ledger:
     """One ledger. Keeps no connection and no state between calls, so every answer is of now.
 
@@ -92,18 +96,25 @@ class Ledger:
         _named("dataset", dataset)
         _named("run id", run_id)
 
-        left: int | None = None
+        # Whatever takes time and decides nothing is worked out after the lock is gone: others wait for it.
+        books = Books(runs={}, caps={})
 
         def decide(entries: tuple[Entry, ...]) -> Entry:
-            nonlocal left
+            nonlocal books
             books = _verified(entries)
             entry = self._draft(entries, "reserve", population, dataset, run_id, payload)
-            run = follow(books.runs.get(run_id), entry)
-            books.refuse_if_over_cap(population, events)
-            left = books.with_run(run).runs_left(population, events)
+            follow(books.runs.get(run_id), entry)
+            if not books.fits(population, events):
+                raise _OverCap
             return entry
 
-        return replace(follow(None, self._store.append(decide)), runs_left=left)
+        try:
+            run = follow(None, self._store.append(decide))
+        except _OverCap:
+            run = None
+        if run is None:
+            raise books.over_cap(population, events)
+        return replace(run, runs_left=books.with_run(run).runs_left(population, events))
 
     def spend(self, run_id: str, event: Event) -> Entry:
         """Note that a mechanism starts to draw, before its first draw. The run cannot be voided any more.

@@ -154,17 +154,19 @@ class Books:
 
     def refuse_if_over_cap(self, population: str, events: Sequence[Event]) -> None:
         """Raise BudgetExceeded when these events on top of all charged ones pass the cap."""
-        tightest = self.tightest_cap(population)
-        if tightest is None or self.fits(population, events):
-            return
-        budget = self.budget_of(population)
-        assert budget is not None  # it has a cap
+        if not self.fits(population, events):
+            raise self.over_cap(population, events)
+
+    def over_cap(self, population: str, events: Sequence[Event]) -> BudgetExceeded:
+        """What to say of events that do not fit."""
+        budget, tightest = self.budget_of(population), self.tightest_cap(population)
+        assert budget is not None and tightest is not None  # else they would fit
         capped, cap = tightest
         owner = "its cap" if capped == population else f"the cap of {capped!r}, which it overlaps,"
         would_be = format_epsilon(epsilon_of_events([*self.charged_events(population), *events], cap.delta))
         limit, spent, left = map(format_epsilon, (cap.epsilon, budget.epsilon, budget.epsilon_left or 0.0))
         remedy = f"lower the run's epsilon to at most {left}" if budget.epsilon_left else "nothing is left"
-        raise BudgetExceeded(
+        return BudgetExceeded(
             f"population {population!r}: {owner} is epsilon {limit} at delta {cap.delta:g}, {spent} is spent "
             f"and this run would make it {would_be}; {remedy}, "
             "or have the steward raise the cap (synth budget cap)"

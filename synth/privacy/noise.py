@@ -27,10 +27,10 @@ _CHUNK = 1 << 18
 
 PROTECTION = (
     "Gaussian noise from an AES-256-CTR stream keyed with operating-system entropy; each draw is half the sum of "
-    "four independent normals (Box-Muller, 53-bit uniforms), added to an exact integer count or sum in double precision "
-    f"and rounded to a public power-of-two grid of at most 1/{2**GRID_BITS} of the noise scale. It is accounted as the "
-    "exact Gaussian mechanism; the assumption is that the double-precision draw before rounding stands for a "
-    "real-valued one."
+    "four independent normals (Box-Muller, 53-bit uniforms), added to an exact integer count or sum in double "
+    f"precision and rounded to a public power-of-two grid of at most 1/{2**GRID_BITS} of the noise scale. It is "
+    "accounted as the exact Gaussian mechanism; the assumption is that the double-precision draw before rounding "
+    "stands for a real-valued one."
 )
 
 

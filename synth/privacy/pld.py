@@ -155,13 +155,17 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _whole(mu: float, sampled: Sampled, neighbours: Neighbours, interval: float) -> Any:
-    parts = [_composed(*settings, neighbours, interval) for settings in sampled]
-    if mu > 0:
-        parts.append(_gaussian(1 / mu, interval))
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.compose(part)
-    return whole
+    whole = _together(sampled, neighbours, interval)
+    return whole.compose(_gaussian(1 / mu, interval)) if mu > 0 else whole
+
+
+@lru_cache(maxsize=4)
+def _together(sampled: Sampled, neighbours: Neighbours, interval: float) -> Any:
+    # Kept by itself: who asks how much more fits asks many times with another μ.
+    first, *others = (_composed(*settings, neighbours, interval) for settings in sampled)
+    for part in others:
+        first = first.compose(part)
+    return first
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -18,7 +18,7 @@ WITH_DP_SGD = (
     "Gaussian mechanisms composed exactly (mu^2 = sum of squared sensitivity over noise variance), and with the "
     "Poisson-subsampled Gaussian mechanism of DP-SGD by privacy loss distributions, discretised pessimistically in "
     "steps of {interval:g} (Doroshenko et al. 2022); epsilon is rounded up. A second, independent accountant (Renyi "
-    "differential privacy, Mironov 2017) gives an upper bound that is looser."
+    "differential privacy, Mironov 2017) gives an upper bound that is usually looser."
 )
 
 

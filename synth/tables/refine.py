@@ -141,7 +141,6 @@ def refine(
             trainer = _trainer(settings, config.steps)
             trainer.fit(module, PoissonBatches([private.rows], config, persons=private.persons))
         module.private.refuse_unfinished()
-        module.private.refuse_unfinished()
         refined = tuple(cast(Generator, member.cpu().eval().requires_grad_(True)) for member in module.average)
         targets = targets_of(measured, encoding)
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
     python stalled.py ORDERS.json
 
-Libraries are loaded once and each run is a fork. An order names the place (`module:function`), whether to wait before
+Libraries are loaded once and each run is a fork. An order names the place (`module:function` or `module:Class.method`), whether to wait before
 or after that call, and files: `ready` is written at the place, the run goes on when `go` appears, and `ended` is
 written when it ends. This process ends when all runs have ended, and prints their exit statuses (negative: the
 signal) as JSON.
@@ -10,6 +10,7 @@ signal) as JSON.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -26,8 +27,9 @@ from pipelines import cli, quiet
 def wait_at(place: str, *, after: bool, ready: Path, go: Path) -> None:
     """Make the next call of `place` wait for the file `go`, once `ready` is written."""
     module_name, function_name = place.split(":")
-    module = importlib.import_module(module_name)
-    real: Callable[..., Any] = getattr(module, function_name)
+    *owners, name = function_name.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module_name))
+    real: Callable[..., Any] = getattr(owner, name)
 
     def stalled(*args: Any, **kwargs: Any) -> Any:
         result = real(*args, **kwargs) if after else None
@@ -36,7 +38,7 @@ def wait_at(place: str, *, after: bool, ready: Path, go: Path) -> None:
             time.sleep(0.05)
         return result if after else real(*args, **kwargs)
 
-    setattr(module, function_name, stalled)
+    setattr(owner, name, stalled)
 
 
 def start(order: dict[str, Any]) -> int:

@@ -29,7 +29,7 @@ KILLED = {
     "sample": ("synth.stages:write_parts", True),
     "audit": ("synth.stages:audit_of_rows", True),
     "evaluate": ("synth.stages:internal_scores", True),
-    "settle": ("synth.stages:composed_mu", True),  # the ledger has settled, the stage has not ended
+    "settle": ("synth.privacy.ledger:Ledger.settle", True),  # the ledger has settled, the stage has not ended
     "document": ("pipelines.documents:documents_of", True),
     "seal": ("synth.release:publish", False),  # between settle and the bundle
 }

@@ -104,6 +104,10 @@ MISTAKES = [
     (raw(privacy={"epsilon": 1}), "privacy.delta: is required and absent"),
     (raw(synthesizer={"critic_share": -0.5}), "synthesizer.critic_share: should be greater than or equal to 0"),
     (raw(synthesizer={"critic_share": 2}), "synthesizer.critic_share: should be less than or equal to 1"),
+    (
+        raw(synthesizer={"critic": {"max_grad_norm": 1e-42}}),
+        "synthesizer.critic.max_grad_norm: should be greater than or equal to 0.000001",
+    ),
     (raw(synthesizer={"critic_share": True}), "synthesizer.critic_share: should be a number, not true or false"),
     (raw(synthesizer={"critic": {"steps": 0}}), "synthesizer.critic.steps: should be greater than or equal to 1"),
     (raw(synthesizer={"critic": {"sample_rate": 1.5}}), "synthesizer.critic.sample_rate: should be less than or equal"),
@@ -178,7 +182,6 @@ class TestMistakes:
 
 
 UNBUILT = [
-    (raw(source={"url": "postgresql://u:p@h/d", "query": "select 1"}), "source.url"),
     (raw(evaluation={"holdout": 0.2}), "evaluation.holdout"),
     (raw(evaluation={"holdout": "test.parquet"}), "evaluation.holdout"),
 ]

@@ -33,6 +33,7 @@ from synth.privacy.budget import TablePlan
 from synth.privacy.contributions import bound_contributions
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger
+from synth.release.verify import examine
 from synth.run_folder import RunFolder, create_run_folder, delete_leftovers, hold
 from synth.tables.codec import codecs_of
 from synth.tables.decode import arrow_schema
@@ -58,15 +59,22 @@ READING = (
     "A lower bound above the claimed epsilon refutes the claim. A lower bound below it proves nothing: an audit can"
     " refute epsilon, never prove it, and a stronger attack may exist."
 )
+DECLARED = (
+    "That this table is public, and no copy of private rows, is the declaration of whoever named it: nothing here can"
+    " check it beyond its not being the file of the run's source."
+)
 RowsOf = Literal["bundle", "public table", "private rows"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where an audit's report lies, and whether it refutes the claim."""
+    """Where an audit's report lies, and whether it refutes the claim.
+
+    None on private rows: that depends on them exactly, so the report alone says it.
+    """
 
     page: Path
-    refuted: bool
+    refuted: bool | None
 
 
 def long_audit(
@@ -83,12 +91,12 @@ def long_audit(
     Args:
         run_file: the run.yaml.
         ledger: opens the ledger, and makes it when told to; called only for private rows.
-        bundle: audit on this bundle's synthetic rows; free.
-        public_table: audit on this table, which the caller declares public; free.
+        bundle: audit on this bundle's synthetic rows; free. It has to be intact.
+        public_table: audit on this table, which the caller declares public; free. Never the run's own source.
         repetitions: of the pipeline on shadow tables; None for REPETITIONS, 0 for none. Not on private rows.
         canaries: how many to plant in the one-run audit; None for LONG_CANARIES.
 
-    Raises UserError, PrivacyRefusal (the cap; nothing was read) or InvalidSource.
+    Raises UserError, PrivacyRefusal (the cap; nothing was read), VerificationFailed (the bundle) or InvalidSource.
     """
     canaries = LONG_CANARIES if canaries is None else canaries
     _refuse_misuse(bundle, public_table, repetitions, canaries)
@@ -100,6 +108,7 @@ def long_audit(
     if bundle is None and public_table is None:
         return _on_private_rows(run, ledger, layout, plan, canaries=canaries)
     if public_table is not None:
+        _refuse_source(public_table, run)
         check_header(public_table, run.table)
     parts = _parts(bundle, run) if bundle is not None else []
     with _working(run) as folder:
@@ -204,11 +213,36 @@ def _working(run: Run, ledger: Ledger | None = None) -> Iterator[RunFolder]:
         raise
 
 
+def _refuse_source(public_table: Path, run: Run) -> None:
+    """Raise UserError when a table shares a file with the run's source, by whatever name or link.
+
+    A copy is not found out: to compare rows would be to read private ones.
+    """
+    if isinstance(run.rows, Path) and _identities(public_table) & _identities(run.rows):
+        raise UserError(
+            f"--public-table {public_table}: is the source of {run.file}, whose rows are private; name a public table, "
+            "or leave the option out to audit on the private rows, which is charged"
+        )
+
+
+def _identities(table: Path) -> set[tuple[int, int]]:
+    """Device and number of each file of a table, where links lead; none where there is nothing."""
+    try:
+        paths = [table, *table.iterdir()] if table.is_dir() else [table]
+    except OSError:  # told by who reads it, as is a missing table
+        return set()
+    found = [path.stat() for path in paths if path.exists()]
+    return {(file.st_dev, file.st_ino) for file in found}
+
+
 def _parts(bundle: Path, run: Run) -> list[Path]:
-    """The synthetic rows of a bundle. Raises UserError when there are none or of another schema."""
+    """The synthetic rows of a bundle.
+
+    Raises UserError for rows of another schema or without the mark of synthetic ones, VerificationFailed unless the
+    bundle is intact.
+    """
+    examine(bundle)
     parts = sorted((bundle / "data").glob("part-*.parquet"))
-    if not parts:
-        raise UserError(f"{bundle}: holds no data/part-*.parquet; name a bundle folder")
     expected = arrow_schema(run.table, codecs_of(run.table))
     for part in parts:
         try:
@@ -217,6 +251,8 @@ def _parts(bundle: Path, run: Run) -> list[Path]:
             raise UserError(f"{part}: damaged or not Parquet; check the bundle with `synth verify`") from None
         if not found.remove_metadata().equals(expected.remove_metadata()):
             raise UserError(f"{bundle}: has another schema than {run.file}; name a bundle of this run")
+        if (found.metadata or {}).get(b"synthetic") != b"true":
+            raise UserError(f"{part}: is not marked as synthetic; name a bundle that a run has made")
     return parts
 
 
@@ -255,6 +291,7 @@ def _report(folder: RunFolder, rows_of: RowsOf, found: Audit, shadow: ShadowAudi
         "rows_of": rows_of,
         "charged": rows_of == "private rows",
         "reading": READING,
+        "declared": DECLARED if rows_of == "public table" else None,
         "refuted": found.refuted,
         "one_run": found.facts.model_dump(mode="json"),
         "shadow": None if shadow is None else asdict(shadow),
@@ -263,4 +300,4 @@ def _report(folder: RunFolder, rows_of: RowsOf, found: Audit, shadow: ShadowAudi
     page = folder.internal / "audit.html"
     write_whole(page, audit_page(content))
     logger.info("audit: done; %s", "charged" if content["charged"] else "this cost no budget")
-    return Report(page=page, refuted=found.refuted)
+    return Report(page=page, refuted=None if rows_of == "private rows" else found.refuted)

@@ -20,9 +20,12 @@ def audit_page(content: Mapping[str, Any]) -> str:
         if content["refuted"]
         else "The audit does not refute the claim."
     )
+    declared = f" {html.escape(content['declared'])}" if content["declared"] else ""
     paid = "It was charged to the population as one more run." if content["charged"] else "It cost no budget."
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Audit</title><style>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Audit</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
 td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: left; }}
@@ -31,7 +34,7 @@ td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: lef
 <h1>Audit</h1>
 <p class="warning"><strong>For the steward only.</strong> {html.escape(content["reading"])}</p>
 <p><strong>{html.escape(verdict)}</strong> Claimed: {claim}, for {html.escape(one["covers"])}. Made on the rows of:
-{html.escape(content["rows_of"])}. {paid}</p>
+{html.escape(content["rows_of"])}.{declared} {paid}</p>
 <h2>One run with planted canaries</h2>
 <p>{one["canaries"]} records drawn from the public schema, each in by a fair coin of its own, beside {one["rows"]} rows.
 The coins were guessed from the noised tables, the surest first.</p>

@@ -21,7 +21,8 @@ class DpSgdConfig(BaseModel):
     sample_rate: float = Field(gt=0, le=1, description="q, the probability with which each person joins a step")
     steps: int = Field(gt=0, description="T, the number of steps; neither more nor, by choice on private data, fewer")
     expected_batch_size: float = Field(gt=0, allow_inf_nan=False, description="divides the noised sum; people")
-    max_grad_norm: float = Field(gt=0, allow_inf_nan=False, description="C, the L2 bound on one person's gradient")
+    # Far smaller or larger ones would leave the range in which float32 weights clip to the last digits.
+    max_grad_norm: float = Field(ge=1e-6, le=1e6, description="C, the L2 bound on one person's gradient")
     noise_multiplier: float = Field(gt=0, allow_inf_nan=False, description="σ, noise in units of max_grad_norm")
 
     @property

@@ -10,12 +10,20 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from synth.errors import BudgetExceeded, PrivacyRefusal
 from synth.privacy import accounting, pld
-from synth.privacy.composition import composed_mu, epsilon_of, replace_one_epsilon_of, within
+from synth.privacy.composition import (
+    LARGEST_BY_DISTRIBUTIONS,
+    composed_mu,
+    epsilon_of,
+    replace_one_epsilon_of,
+    within,
+)
 from synth.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 from synth.privacy.ledger import Ledger
 from synth.privacy.ledger_books import mu_squared_beside, replay
@@ -185,6 +193,24 @@ class TestPayloads:
         assert ReservePayload.model_validate_json(text).events == (CRITIC,)
         with pytest.raises(ValueError, match="mechanism"):
             ReservePayload.model_validate_json(text.replace("poisson-subsampled-gaussian", "gaussian-ish"))
+
+
+@pytest.mark.parametrize("beyond", [{"steps": 10**18}, {"noise_multiplier": 1e8}])
+def test_what_the_accountants_cannot_count_is_no_event(beyond: dict[str, Any]) -> None:
+    """The loss of a step would round to nothing, and 10^18 of them to nothing too."""
+    with pytest.raises(ValidationError):
+        PoissonGaussianEvent(**{"name": "critic", "sample_rate": 0.5, "noise_multiplier": 1.0, "steps": 1, **beyond})
+
+
+def test_a_large_replace_one_epsilon_is_bounded_without_sampling() -> None:
+    """A loss distribution would take gigabytes; the bound is that of plain Gaussian steps, so above the true ε."""
+    fierce = PoissonGaussianEvent(name="critic", sample_rate=0.98, noise_multiplier=1.0, steps=165)
+    assert pld.renyi_epsilon_of([fierce], DELTA) > LARGEST_BY_DISTRIBUTIONS
+    plain = GaussianEvent(
+        name="steps", sensitivity=math.sqrt(165), replace_one_sensitivity=2 * math.sqrt(165), noise_scale=1.0
+    )
+    assert replace_one_epsilon_of([fierce], DELTA) == replace_one_epsilon_of([plain], DELTA)
+    assert replace_one_epsilon_of([fierce], DELTA) >= epsilon_of([fierce], DELTA)
 
 
 class TestTheWords:

@@ -22,6 +22,7 @@ from synth.errors import BudgetExceeded, PrivacyRefusal, UserError, Verification
 from synth.privacy.accounting import epsilon_of, mu_of
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import GENESIS, Ledger, format_epsilon
+from synth.privacy.ledger_books import Books
 
 DELTA = 1e-5
 PEOPLE = "patients"
@@ -232,6 +233,29 @@ class TestCap:
         ledger.refuse_if_over_cap(PEOPLE, events_of(1))
         ledger.refuse_if_over_cap("strangers", events_of(2))
         assert ledger.head() == before
+
+    def test_others_do_not_wait_for_what_is_worked_out_for_people(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With DP-SGD in the books a message takes seconds; another run must be able to spend meanwhile."""
+        ledger.set_cap(PEOPLE, 1.5)
+
+        def meanwhile(name: str) -> None:
+            real = getattr(Books, name)
+
+            def slow(books: Books, *args: object) -> object:
+                monkeypatch.setattr(Books, name, real)
+                reserve(ledger, f"during {name}", population="others")  # would wait for the lock, which nobody frees
+                return real(books, *args)
+
+            monkeypatch.setattr(Books, name, slow)
+
+        meanwhile("runs_left")
+        reserve(ledger, "a")
+        meanwhile("over_cap")
+        with pytest.raises(BudgetExceeded):
+            reserve(ledger, "b", epsilon=2)
+        assert [entry.run_id for entry in ledger.history("others")] == ["during runs_left", "during over_cap"]
 
     def test_what_is_left_can_be_spent_and_not_more(self, ledger: Ledger) -> None:
         ledger.set_cap(PEOPLE, 2)

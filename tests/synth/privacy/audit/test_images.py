@@ -90,8 +90,8 @@ def test_a_sound_mechanism_passes_and_the_noise_is_seen(tmp_path: Path, epsilon:
     facts = found.facts
     assert (facts.rows, facts.canaries, facts.rows_per_canary) == (300, 200, 1)
     assert 0 <= facts.noise_epsilon_lower_bound < facts.claimed_epsilon < epsilon
-    # At ε = 1 so few pictures leave the clipping length to chance, and the canaries may be shorter.
-    assert facts.noise_epsilon_lower_bound > (2 if epsilon == 10 else 0)
+    if epsilon == 10:  # 7.5 ± .6 in thirty runs; at ε = 1 so few pictures leave the clipping length to chance
+        assert facts.noise_epsilon_lower_bound > 2
 
 
 def test_persons_are_planted_whole(tmp_path: Path) -> None:
