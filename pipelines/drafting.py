@@ -12,6 +12,7 @@ from datasheets import template
 from synth.config import Database, parse_source
 from synth.errors import NotBuiltYet, UserError
 from synth.files import PRIVATE_FOLDER, write_whole
+from synth.image_schema import IMAGE_COLUMN
 from synth.ingest import header_of
 from synth.privacy.boundary import guarded
 from synth.yaml_file import read_yaml
@@ -60,6 +61,8 @@ def draft_schema(file: Path) -> str:
     source, name = _source_of(file)
     with guarded("draft"):
         arrow = header_of(source)
+    if any(field.name == IMAGE_COLUMN and pa.types.is_struct(field.type) for field in arrow):
+        raise NotBuiltYet(f"{file}: a schema of images is not drafted; see README.md")
     lines = []
     for field in arrow:
         kind = _kind(field.type)

@@ -54,7 +54,12 @@ _DAYS, _MICROS = 10_957, 946_684_800_000_000
 _LAST_DAY, _LAST_MICRO = 2**31 - 1 - _DAYS, 2**63 - 1 - _MICROS  # the greatest number stands for infinity
 
 # Digits: two persons numbered by floats must not become one text.
-_BEGIN = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL extra_float_digits = 1")
+_BEGIN = (
+    sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+    sql.SQL("SET LOCAL extra_float_digits = 1"),
+)
+_HELD = sql.SQL("DECLARE synth_source SCROLL CURSOR WITH HOLD FOR SELECT {} FROM {}")
+_STREAMED = sql.SQL("DECLARE synth_source NO SCROLL CURSOR WITHOUT HOLD FOR SELECT {} FROM {}")
 
 
 def header_of(database: Database) -> pa.Schema:
@@ -85,14 +90,15 @@ class Snapshot:
     def __init__(self, connection: psycopg.Connection[Row], query: str) -> None:
         self._connection = connection
         # The line break ends a comment at the query's end.
-        self._source = f"({query.strip().removesuffix(';')}\n) AS source"
+        self._source = sql.SQL("({}\n) AS source").format(sql.SQL(query.strip().removesuffix(";")))
         self._kinds: tuple[pa.DataType, ...] | None = None
         self._held = False
         _explained(lambda: [self._execute(statement) for statement in _BEGIN])
 
     def header(self) -> pa.Schema:
         """Names and types of the query's columns."""
-        found = _explained(lambda: self._execute(f"SELECT * FROM {self._source} LIMIT 0").description) or []
+        select = sql.SQL("SELECT * FROM {} LIMIT 0").format(self._source)
+        found = _explained(lambda: self._execute(select).description) or []
         return pa.schema(
             [
                 pa.field(column.name, TYPES.get(column.type_code, pa.null()), metadata={SHOWN: column.type_display})
@@ -102,7 +108,8 @@ class Snapshot:
 
     def any(self) -> bool:
         """Whether there is a row."""
-        found = _explained(lambda: self._execute(f"SELECT EXISTS (SELECT FROM {self._source})").fetchone())
+        select = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(self._source)
+        found = _explained(lambda: self._execute(select).fetchone())
         return bool(found and found[0])
 
     def batches(self, names: Sequence[str], *, person: str | None, most_rows: int) -> Iterator[pa.RecordBatch]:
@@ -113,20 +120,17 @@ class Snapshot:
         if self._kinds is None:
             self._declare(names, person)
         elif self._held:
-            _explained(lambda: self._execute("MOVE ABSOLUTE 0 FROM synth_source"))
+            _explained(lambda: self._execute(sql.SQL("MOVE ABSOLUTE 0 FROM synth_source")))
         else:
-            _explained(lambda: self._execute("CLOSE synth_source"))
+            _explained(lambda: self._execute(sql.SQL("CLOSE synth_source")))
             self._declare(names, person)
         kinds = self._kinds
         assert kinds is not None
         columns = [*names] if person is None else [*names, person]
-        fetch = f"FETCH FORWARD {max(1, min(most_rows, MOST_CELLS // len(columns)))} FROM synth_source"
-        while rows := _explained(lambda: self._execute(fetch).fetchall()):
-            yield _explained(
-                lambda cells=tuple(zip(*rows, strict=True)): pa.record_batch(  # type: ignore[misc]
-                    [_array(values, kind) for values, kind in zip(cells, kinds, strict=True)], names=columns
-                )
-            )
+        at_once = max(1, min(most_rows, MOST_CELLS // len(columns)))
+        fetch = sql.SQL("FETCH FORWARD {} FROM synth_source").format(sql.SQL(str(at_once)))
+        while (batch := _explained(lambda: self._fetch(fetch, columns, kinds))).num_rows:
+            yield batch
 
     def _declare(self, names: Sequence[str], person: str | None) -> None:
         header = self.header()
@@ -138,42 +142,41 @@ class Snapshot:
             kind = header.field(places[0]).type
             kinds.append(kind)
             # As text, without the blanks that fill up a char(n).
-            chosen.append(_quoted(name) + ("::text" if pa.types.is_string(kind) else ""))
+            chosen.append(sql.SQL("{}::text" if pa.types.is_string(kind) else "{}").format(sql.Identifier(name)))
         if person is not None:
             kinds.append(pa.string())
-            chosen.append(_quoted(person) + "::text")
+            chosen.append(sql.SQL("{}::text").format(sql.Identifier(person)))
         self._held = person is not None
-        hold = "SCROLL CURSOR WITH HOLD" if self._held else "NO SCROLL CURSOR WITHOUT HOLD"
-        declare = f"DECLARE synth_source {hold} FOR SELECT {', '.join(chosen)} FROM {self._source}"
+        declare = (_HELD if self._held else _STREAMED).format(sql.SQL(", ").join(chosen), self._source)
         _explained(lambda: self._execute(declare))
         if self._held:
-            _explained(lambda: self._execute("COMMIT"))  # here the server runs the query and keeps its rows
+            _explained(lambda: self._execute(sql.SQL("COMMIT")))  # here the server runs the query and keeps its rows
         self._kinds = tuple(kinds)
 
-    def _execute(self, statement: str) -> psycopg.Cursor[Row]:
-        # In binary form several statements at once are refused by the protocol itself.
-        return self._connection.execute(statement.encode(), binary=True)
+    def _fetch(self, fetch: sql.Composed, names: list[str], kinds: Sequence[pa.DataType]) -> pa.RecordBatch:
+        rows = self._execute(fetch).fetchall()
+        cells = zip(*rows, strict=True) if rows else [()] * len(kinds)
+        return pa.record_batch([_array(values, kind) for values, kind in zip(cells, kinds, strict=True)], names=names)
+
+    def _execute(self, statement: sql.Composable) -> psycopg.Cursor[Row]:
+        # In binary form the protocol itself refuses several statements at once.
+        return self._connection.execute(statement.as_bytes(self._connection), binary=True)
 
 
 def _connect(url: str) -> psycopg.Connection[Row]:
     url = url.replace("postgresql+psycopg:", "postgresql:", 1)
-    timeout = {} if "connect_timeout" in conninfo_to_dict(url) else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     connection = psycopg.connect(
         url,
         autocommit=True,
         prepare_threshold=None,
         client_encoding="utf8",
         fallback_application_name="synth",
-        **timeout,
+        connect_timeout=conninfo_to_dict(url).get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
     )
     connection.adapters.register_loader(_DATE, Int4BinaryLoader)
     for moment in (_TIMESTAMP, _TIMESTAMPTZ):
         connection.adapters.register_loader(moment, Int8BinaryLoader)
     return connection
-
-
-def _quoted(name: str) -> str:
-    return sql.Identifier(name).as_string()
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
@@ -211,7 +214,7 @@ def _explanation(error: psycopg.Error, *, connecting: bool) -> SynthError:
     match state:
         case "42501":
             return InvalidSource(f"source {PLACE}: its user lacks a right; grant SELECT on what source.query reads")
-        case "25006":
+        case "25006" | "25001":
             return InvalidSource(
                 f"source {PLACE}: source.query writes or locks, and a source is only read; make it one plain SELECT"
             )

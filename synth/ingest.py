@@ -183,7 +183,9 @@ class _FolderSource(_Source):
         first = self.files[0]
         for file in self.files:
             if type(file) is not type(first):
-                raise InvalidSource(f"source {file.path}: is of another format than {first.path.name}; keep one of them")
+                raise InvalidSource(
+                    f"source {file.path}: is of another format than {first.path.name}; keep one of them"
+                )
             if file.header != first.header:
                 raise InvalidSource(
                     f"source {file.path}: has other columns or types than {first.path.name}; "
@@ -210,8 +212,8 @@ def _parts_of(folder: Path) -> list[Path]:
     for path in found:
         if path.suffix.lower() not in SUFFIXES or path.is_dir():
             raise InvalidSource(
-                f"source {path}: is no .parquet, .pq or .csv file, and a folder that is a source holds nothing else; "
-                "move it away"
+                f"source {folder}: is a folder and holds {path.name}, which is no .parquet, .pq or .csv file; "
+                "name a file, or move it away"
             )
     return found
 

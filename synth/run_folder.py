@@ -24,6 +24,7 @@ from synth.config import Database, Run, parse_run
 from synth.errors import InvalidConfig, SynthError, UserError
 from synth.files import PRIVATE_FOLDER, write_whole
 from synth.image_schema import load_any_schema
+from synth.privacy.outputs import DRAFT, refuse_in_bundle
 from synth.yaml_file import read_yaml
 
 _DATABASES: dict[Path, Database] = {}
@@ -54,7 +55,7 @@ class RunFolder:
     @property
     def draft(self) -> Path:
         """The bundle while it is being written."""
-        return self.path / "private" / "bundle.partial"
+        return self.path / "private" / DRAFT
 
     @property
     def internal(self) -> Path:
@@ -68,8 +69,13 @@ class RunFolder:
 
     @property
     def answers(self) -> Path:
-        """The steward's answers as they were when the run started; absent without any."""
+        """The steward's answers that the bundle was written with; absent without any."""
         return self.internal / "answers.yaml"
+
+    @property
+    def next_answers(self) -> Path:
+        """The answers of a newly documented bundle, while it takes the place of the one before."""
+        return self.internal / "answers.next.yaml"
 
     @property
     def public_facts(self) -> Path:
@@ -137,8 +143,9 @@ def create_run_folder(run: Run, *, name: str | None = None, now: datetime | None
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
     run_id = f"{name or run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
     config = run.config
+    refuse_in_bundle(config.output.directory, named=f"output.directory {config.output.directory}")
     folder = RunFolder(config.output.directory / run_id)
-    asked = _without_passwords(run.file)
+    asked = _without_password(run.file)
     try:
         config.output.directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         folder.path.mkdir(mode=PRIVATE_FOLDER)
@@ -161,26 +168,20 @@ def create_run_folder(run: Run, *, name: str | None = None, now: datetime | None
     return folder
 
 
-def _without_passwords(run_file: Path) -> bytes:
-    """run.yaml as it is, but for the passwords in its URLs. Raises InvalidConfig where one cannot be cut out."""
-    text, raw = run_file.read_text(encoding="utf-8"), read_yaml(run_file)
-    for section in ("source", "ledger"):
-        url = raw[section].get("url") if isinstance(raw.get(section), dict) else None
-        bare = _without_password(url) if isinstance(url, str) else url
-        if bare == url:
-            continue
-        if url not in text:
-            raise InvalidConfig(
-                str(run_file), [f"{section}.url: holds a password; take the url from the environment, as ${{DB_URL}}"]
-            )
-        text = text.replace(url, bare)
-    return text.encode()
-
-
-def _without_password(url: str) -> str:
-    """A URL without the password after the user's name or among its parameters, unless the environment fills it in."""
-    url = re.sub(r"(://[^:@/?]*):(?!\$\{\w+\}@).*@", r"\1@", url)
-    return re.sub(r"([?&])(?:ssl)?password=(?!\$\{\w+\}(?:&|$))[^&]*", r"\1", url)
+def _without_password(run_file: Path) -> bytes:
+    """run.yaml as it is, but for a password in the source's URL. Raises InvalidConfig where it cannot be cut out."""
+    content = run_file.read_bytes()
+    source = read_yaml(run_file).get("source")
+    url = source.get("url") if isinstance(source, dict) else None
+    if not isinstance(url, str):
+        return content
+    # After the user's name, or among the parameters; what the environment fills in is no password yet.
+    bare = re.sub(r"(://[^:@/?]*):(?!\$\{\w+\}@).*@", r"\1@", url)
+    bare = re.sub(r"([?&])(?:ssl)?password=(?!\$\{\w+\}(?:&|$))[^&]*", r"\1", bare)
+    if bare != url and url.encode() not in content:  # it is written in escapes, or over two lines
+        problem = "source.url: holds a password; take the url from the environment, as ${DB_URL}"
+        raise InvalidConfig(str(run_file), [problem])
+    return content.replace(url.encode(), bare.encode())
 
 
 def _cannot_write(directory: Path, error: OSError) -> UserError:
