@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasheets.dictionary import ColumnEntry, data_dictionary
+from datasheets.reading import plain
 from synth.facts import PublicFacts
 
 PROFILE = "https://datapackage.org/profiles/2.0/tableschema.json"
@@ -62,11 +63,11 @@ def _constraints(column: Mapping[str, Any], kind: str, *, required: bool) -> dic
 
 def _labels(column: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     """Levels with their labels, for the two types that Table Schema allows it for, and if each has one."""
-    labels = {str(value): str(label) for value, label in (column.get("labels") or {}).items()}
+    labels = {plain(value): str(label) for value, label in (column.get("labels") or {}).items()}
     levels = [_level(level, kind) for level in column.get("categories") or ()]
-    if kind not in {"string", "integer"} or not levels or any(str(level) not in labels for level in levels):
+    if kind not in {"string", "integer"} or not levels or any(plain(level) not in labels for level in levels):
         return []
-    return [{"value": level, "label": labels[str(level)]} for level in levels]
+    return [{"value": level, "label": labels[plain(level)]} for level in levels]
 
 
 def _level(level: Any, kind: str) -> Any:

@@ -21,7 +21,11 @@ def audit(
     ] = None,
     public_table: Annotated[
         Path | None,
-        typer.Option("--public-table", help="Audit on this table, which you declare public: free.", show_default=False),
+        typer.Option(
+            "--public-table",
+            help="Audit on this table: free. That it is public, and no copy of private rows, is your declaration.",
+            show_default=False,
+        ),
     ] = None,
     repetitions: Annotated[
         int | None,
@@ -44,7 +48,8 @@ def audit(
     """Attack the run's own mechanism and bound its ε from below. It can refute ε, never prove it.
 
     With --bundle or --public-table it costs nothing. Without either it is made on the private rows, once, and reserves
-    and spends the ε and δ of the run. The report is internal: the last line of stdout is its path.
+    and spends the ε and δ of the run. The report is internal: the last line of stdout is its path. A refuted claim ends
+    with exit 1, but on private rows, where the page alone says it.
     """
     from synth.config import load_run
     from synth.privacy.audit.long import long_audit
@@ -70,5 +75,7 @@ def audit(
         raise SynthError("stopped; what was reserved for private rows stays spent") from None
     page = report.page.resolve()
     typer.echo(json.dumps({"report": str(page), "refuted": report.refuted}) if as_json else str(page))
-    if report.refuted:
+    if report.refuted is None:
+        typer.echo("what was found depends on the private rows, so it stands in the page alone: read it", err=True)
+    elif report.refuted:
         raise SynthError("audit: the claim is refuted; publish nothing made by this version until the fault is found")

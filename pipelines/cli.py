@@ -16,6 +16,7 @@ from pipelines import quiet, releasing
 from pipelines.auditing import audit
 from pipelines.budget import budget, ledger_of
 from pipelines.comparing import compare
+from pipelines.detecting import detect
 from pipelines.drafting import draft_schema, write_templates
 from pipelines.evaluating import evaluate
 from pipelines.sampling import sample
@@ -136,6 +137,7 @@ for command in (
     releasing.revoke,
     releasing.verify,
     compare,
+    detect,
     audit,
     evaluate,
 ):

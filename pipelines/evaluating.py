@@ -71,6 +71,7 @@ def evaluate_bundle(
     """
     from synth.ingest import check_header, read_batches
     from synth.privacy.boundary import guarded
+    from synth.tables.codec import LevelCodec, codecs_of
 
     if not bundle.is_dir():
         raise UserError(f"{bundle}: no such folder; name a bundle folder (the last line that `synth run` printed)")
@@ -80,6 +81,10 @@ def evaluate_bundle(
     for option, name in [("--target", target), *(("--subgroup", name) for name in subgroups)]:
         if name is not None and name not in learned:
             raise UserError(f"{option} {name}: is not a column of the bundle's schema")
+    codecs = codecs_of(schema)
+    for name in subgroups:
+        if not isinstance(codecs[name], LevelCodec):
+            raise UserError(f"--subgroup {name}: is not a column of levels; name a categorical or boolean column")
     folder = _folder_for(bundle, out)
     check_header(real, schema)
     source, notes = (training, []) if training is not None else _source_of(bundle, real)
@@ -95,9 +100,7 @@ def evaluate_bundle(
 
         from synth.evaluate.internal.report import SAMPLE_ROWS, full_report, write_report
         from synth.evaluate.internal.rows import read_rows
-        from synth.tables.codec import codecs_of
 
-        codecs = codecs_of(schema)
         rng = np.random.default_rng(0)
         tables = {
             name: read_rows(batches, codecs, most=SAMPLE_ROWS, rng=rng)
@@ -145,15 +148,16 @@ def _declared(bundle: Path) -> tuple[Schema, Mapping[str, Any]]:
 
 def _folder_for(bundle: Path, out: Path | None) -> Path:
     """Where the report goes; made with private permissions when it is new."""
-    inside = bundle.resolve()
+    from synth.privacy.outputs import refuse_in_bundle
+
     if out is None:
-        folder = inside.parent / "internal"
+        folder = bundle.resolve().parent / "internal"
+        refuse_in_bundle(folder, named=str(folder), bundle=bundle)
         if not folder.is_dir():
             raise UserError(f"{bundle}: no internal folder lies beside it; name a folder of your own with --out")
         return folder
+    refuse_in_bundle(out, named=f"--out {out}", bundle=bundle)
     folder = out.resolve()
-    if folder == inside or inside in folder.parents:
-        raise UserError(f"--out {out}: lies in the bundle, which is handed out; name a folder outside of it")
     try:
         folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     except OSError as error:
@@ -175,7 +179,8 @@ def _source_of(bundle: Path, real: Path) -> tuple[Path | None, list[str]]:
         return None, [f"{left_out}: the run's source is a database. Write them to a file and name it with --training."]
     if not source.exists():
         return None, [f"{left_out}: the run's source is not where it was. Name it with --training."]
-    if source.samefile(real):
+    learned = [source, *source.iterdir()] if source.is_dir() else [source]
+    if any(file.samefile(real) for file in learned if file.exists()):
         return None, [
             "These are the rows that were learned, so nothing here says how the synthetic rows do on other people, and "
             "there is no control group. Give --real rows that the run has not seen."

@@ -11,6 +11,7 @@ import typer
 
 from synth.errors import NotBuiltYet, UserError, VerificationFailed
 from synth.privacy.boundary import guarded
+from synth.privacy.outputs import refuse_in_bundle
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,8 +117,7 @@ def complete_to_file(
     from synth.parquet import write_file
     from synth.tables.completion import PartialTable, complete, completed_schema
 
-    if any((folder / "manifest.json").exists() for folder in output.resolve().parents):
-        raise UserError(f"{output}: lies in a bundle; a completed table holds real rows, so write it elsewhere")
+    refuse_in_bundle(output, named=str(output), bundle=bundle)
     if output.exists() and partial.exists() and output.samefile(partial):
         raise UserError(f"{output}: is the partial table itself; name another file")
     model, claims = _opened(bundle, output)

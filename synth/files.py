@@ -48,13 +48,20 @@ def write_new(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Wait until nobody else holds the folder, and hold it. The lock dies with the process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    """Wait until nobody else holds the folder, and hold it. The lock dies with the process.
+
+    Raises OSError when there is no such folder, before or after the wait.
+    """
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Whoever held it may have put another folder in its place.
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -20,9 +20,9 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 def synthetic_metadata(
     *, epsilon: float, delta: float, privacy_unit: str, run_id: str, schema_sha256: str
 ) -> dict[str, str]:
-    """Key-value metadata that marks a file as synthetic, says under which guarantee, and names its bundle's schema.yaml.
+    """Key-value metadata that marks a file as synthetic, says under which guarantee, and names its bundle's schema.
 
-    `schema_sha256` is that file's, in lower-case hex, as the bundle's manifest lists it.
+    `schema_sha256` is that of schema.yaml in lower-case hex, as the bundle's manifest lists it.
     """
     return {
         "synthetic": "true",

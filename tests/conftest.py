@@ -1,7 +1,8 @@
-"""A real PostgreSQL for the tests: found, or installed where that is possible, started in a folder of its own, stopped.
+"""A real PostgreSQL and a real browser for the tests: found, or installed where that is possible.
 
-postgres        the url of an empty database, by password over loopback
+postgres        the url of an empty database, by password over loopback; its server has a folder of its own
 ledger_url      the url of a ledger that does not exist yet, once in SQLite and once in PostgreSQL
+chromium        the program of Chromium or Chrome
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import absl.logging
@@ -38,14 +39,28 @@ def _programs() -> Path | None:
     return max(usable, key=lambda folder: float(folder.parent.name.removeprefix("postgresql@")), default=None)
 
 
-def _install() -> None:
+def _browser() -> Path | None:
+    """Chromium, or Chrome, which is the same engine."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    mac = (
+        "/Applications/Chromium.app/Contents/MacOS/Chromium",
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    )
+    found = [
+        *(Path(path) for name in names if (path := shutil.which(name))),
+        *(Path(p) for p in mac if Path(p).exists()),
+    ]
+    return found[0] if found else None
+
+
+def _install(package: str, found: Callable[[], Path | None]) -> None:
     """Debian's package; a lock keeps parallel test processes from installing at once."""
     with (Path(tempfile.gettempdir()) / "synth-tests-apt.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _programs() is None:
+        if found() is None:
             quietly = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "check": True, "capture_output": True}
             subprocess.run(["apt-get", "update"], **quietly)
-            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], **quietly)
+            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", package], **quietly)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +68,7 @@ def postgres_server() -> Iterator[str]:
     """Start a cluster in a folder of its own, as an unprivileged user; the url of its server, without a database."""
     root = os.geteuid() == 0
     if _programs() is None and root and shutil.which("apt-get"):
-        _install()
+        _install("postgresql", _programs)
     programs = _programs()
     if programs is None:
         if os.environ.get("CI"):
@@ -106,6 +121,19 @@ def _start(programs: Path, folder: Path, quietly: dict[str, object]) -> int:
         if subprocess.run(command, **(quietly | {"check": attempt == 4})).returncode == 0:
             return port
     raise AssertionError("unreachable")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser's program. Without one, tests of pages are skipped, and fail in CI."""
+    if _browser() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install("chromium", _browser)
+    program = _browser()
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium here and none can be installed")
+        pytest.skip("no Chromium here: install it, or Chrome, so that it is on the path")
+    return program
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Revocation lists: signed words that a bundle must no longer be used.
+"""Revocation lists: signed words that a bundle, and whatever else was made of its run, must no longer be used.
 
 A list is one canonical JSON file of DSSE envelopes, one a revocation, in the order they were added. It only grows. Each
 entry is signed by itself, so a list can be merged, mirrored and published by anyone. What a list cannot show is that an
@@ -82,9 +82,13 @@ def add_to_list(path: Path, entry: Revocation) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); the bundle is not on this list") from None
 
 
-def revoked(manifest: str, lists: Sequence[Path]) -> Revocation | None:
-    """The first entry about that manifest on any of the lists, each of which has to be there and whole."""
-    return next((entry for path in lists for entry in read_list(path) if entry.manifest == manifest), None)
+def revoked(manifest: str, run: str, lists: Sequence[Path]) -> Revocation | None:
+    """The first entry about that manifest or run on any of the lists, each of which has to be there and whole.
+
+    What is taken back are a run's rows and model: they stay so under another manifest, with other answers about them.
+    """
+    entries = (entry for path in lists for entry in read_list(path))
+    return next((entry for entry in entries if manifest == entry.manifest or run == entry.run), None)
 
 
 def _read(envelope: Envelope, name: str) -> Revocation:

@@ -105,7 +105,7 @@ def examine(
             named = ", ".join(str(path) for path in keys)
             raise VerificationFailed(f"{bundle}: is an unsigned candidate, and a signature by {named} was demanded")
         demand_key(bundle, key_id, keys)
-    taken_back = revoked(manifest, revocations)
+    taken_back = revoked(manifest, claims.run, revocations)
     if ledger is not None and not ledger.settled_at(
         claims.ledger_head, population=claims.population, run_id=claims.run
     ):

@@ -120,6 +120,9 @@ def log_likelihood(model: TableModel, table: pa.Table | pa.RecordBatch) -> Float
     missing, whole numbers for integers, steps of the last decimal or of the resolution, and the plain length for
     real numbers. So it sums to 1 over the declared domain, where real numbers are integrated.
 
+    It is the likelihood of the model before declared rules: under rules it would be larger by one factor for all rows
+    that meet them.
+
     What it returns is about the rows of `table` and as private as they are.
 
     Raises InvalidSource for a null in a column that is not nullable, for a value outside its declared domain, and

@@ -2,24 +2,26 @@
 
 Conditions are exact and nothing is rejected (`posterior.py`): rows under conditions, and rows with asked shares, are
 drawn one by one as the model has them. Without either, a sweep over the whole batch also removes sampling noise.
-Where the schema declares rules, every row meets them (`ruled.py`); the sweep leaves the columns that they are about.
+Where the schema declares rules, every row meets them (`ruled.py`), before the sweep and after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from synth.errors import UserError
 from synth.tables.conditions import Balance
 from synth.tables.decode import arrow_schema, values_at
 from synth.tables.model import TableModel
 from synth.tables.pieces import FloatArray, Pieces, Region
 from synth.tables.posterior import Posterior, posterior_of
 from synth.tables.ruled import RuledPosterior, ruled_posterior
-from synth.tables.sample import bins_at, draw_bins, draw_points, split_by_share, swept_bins
+from synth.tables.ruled_sweep import Swept, swept_columns, swept_rows
+from synth.tables.sample import bins_at, draw_bins, draw_points, split_by_share
 
 IntArray = npt.NDArray[np.int64]
 
@@ -65,15 +67,22 @@ def _ruled_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a model with rules: each part of a balance is drawn by itself."""
     parts = [(1.0, conditions)] if balance is None else balanced_parts(model, conditions, balance)
-    drawn = [(share, ruled_posterior(model, part)) for share, part in parts]
-    plain, made = not conditions and balance is None, 0
+    try:
+        drawn = [(share, ruled_posterior(model, part)) for share, part in parts]
+    except UserError:
+        if balance is None:
+            raise
+        raise UserError(
+            f"--balance {balance.column}: under the declared rules the model never makes one of the levels asked for"
+        ) from None
+    # Without conditions there is one posterior, and its rows are swept.
+    swept = [] if conditions or balance else swept_columns(model, drawn[0][1], min(rows, ROWS_AT_ONCE), rng)
+    made = 0
     while made < rows:
         size = min(ROWS_AT_ONCE, rows - made)
         sizes = split_by_share(size, np.array([share for share, _ in drawn]), rng)
         batches = [
-            _ruled(model, posterior, int(n), rng, plain=plain)
-            for n, (_, posterior) in zip(sizes, drawn, strict=True)
-            if n
+            _ruled(model, posterior, int(n), swept, rng) for n, (_, posterior) in zip(sizes, drawn, strict=True) if n
         ]
         batch = pa.Table.from_batches(batches).combine_chunks().take(pa.array(rng.permutation(size)))
         for i, column in enumerate(model.schema.columns):
@@ -86,7 +95,10 @@ def _ruled_rows(
 def balanced_parts(
     model: TableModel, conditions: Mapping[str, Region], balance: Balance
 ) -> list[tuple[float, dict[str, Region]]]:
-    """The parts that a balance asks for, with their shares: each named level, and all others as one."""
+    """The parts that a balance asks for, with their shares: each named level, and all others as one.
+
+    A balance gives no share to what the conditions leave out.
+    """
     cells = np.arange(len(balance.shares), dtype=np.float64)
     missing = model.codecs[balance.column].missing
     parts = []
@@ -94,8 +106,7 @@ def balanced_parts(
     def part(share: float, which: IntArray) -> None:
         at = cells[which[which != missing]]
         region = Region(np.stack([at, at], axis=1), missing is not None and bool((which == missing).any()))
-        own = conditions.get(balance.column)
-        parts.append((share, {**conditions, balance.column: region if own is None else region.and_(own)}))
+        parts.append((share, {**conditions, balance.column: region}))
 
     for cell in np.nonzero(balance.shares > 0)[0]:
         part(float(balance.shares[cell]), np.array([cell]))
@@ -106,34 +117,27 @@ def balanced_parts(
 
 
 def _ruled(
-    model: TableModel, posterior: RuledPosterior, rows: int, rng: np.random.Generator, *, plain: bool
+    model: TableModel, posterior: RuledPosterior, rows: int, swept: Sequence[Swept], rng: np.random.Generator
 ) -> pa.RecordBatch:
     """Rows that meet all rules, by ascending latent point."""
     classes, points, width = model.shares.shape
-    point, ruled_bins, positions = posterior.draw(model, rows, rng)
-    names, sizes = model.encoding.names, model.encoding.sizes
-    shares = model.shares.reshape(classes * points, width)
-    bins = np.empty((rows, len(names)), dtype=np.int64)
-    free = [j for j, name in enumerate(names) if name not in ruled_bins]
-    for j, name in enumerate(names):
-        if name in ruled_bins:
-            bins[:, j] = ruled_bins[name]
-    places = np.concatenate([np.arange(width)[model.encoding.place(names[j])] for j in free] or [np.empty(0, int)])
-    free_shares, free_sizes = shares[:, places], tuple(sizes[j] for j in free)
-    if plain:
-        for c in range(classes):
-            rows_of = slice(*np.searchsorted(point, [c * points, (c + 1) * points]))
-            at = point[rows_of] - c * points
-            if len(at):
-                # As often as the points were drawn: what the rules made of their weights is in it.
-                weights = np.bincount(at, minlength=points) / len(at)
-                own = free_shares[c * points : (c + 1) * points]
-                bins[rows_of, free] = swept_bins(at, own, weights, free_sizes, rng)
-    else:
-        held = {names.index(name) for name in posterior.plain.held}
-        factors = {i: posterior.plain.pieces[names[j]].bin_mass for i, j in enumerate(free) if j in held}
-        bins[:, free] = bins_at(point, free_shares, free_sizes, rng, factors=factors)
-    return _records(model, posterior.plain.pieces, bins, point // points, positions, 0, rng)
+    point, ruled, positions = posterior.draw(model, rows, rng)
+    names, pieces = model.encoding.names, posterior.plain.pieces
+    bins = np.zeros((rows, len(names)), dtype=np.int64)
+    for c in range(classes if swept else 0):
+        own = slice(*np.searchsorted(point, [c * points, (c + 1) * points]))
+        at = {name: found[own] for name, found in positions.items()}
+        before = {name: found[own] for name, found in ruled.items()}
+        found = swept_rows(model, swept[c], pieces, point[own] - c * points, before, at, rng)
+        for name, own_bins in found.items():
+            bins[own, names.index(name)] = own_bins
+        for name, own_positions in at.items():
+            positions[name][own] = own_positions
+    if not swept:
+        factors = {names.index(name): pieces[name].bin_mass for name in posterior.plain.held if name not in ruled}
+        shares = model.shares.reshape(classes * points, width)
+        bins = bins_at(point, shares, model.encoding.sizes, rng, factors=factors)
+    return _records(model, pieces, bins, point // points, positions, 0, rng)
 
 
 def _refined(model: TableModel, posterior: Posterior, rows: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:

@@ -22,7 +22,7 @@ from synth.tables.posterior import Posterior, posterior_of
 from synth.tables.rule_tree import Factor, Pair, RuleTree, Together, tree_of
 from synth.tables.rules import Function, Never, Order, Rule, lies_in, line_of, met_by
 from synth.tables.sample import draw_points
-from synth.tables.states import States, cuts_of, results_of, states_of
+from synth.tables.states import States, partings_of, results_of, states_of
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -91,7 +91,7 @@ class RuledPosterior:
             point = draw_points(rows - made, self.weights, rng)
             states = self.tree.draw(self.up, point, rng)
             positions = {name: self.columns.states[name].pieces.draw(found, rng) for name, found in states.items()}
-            good = _met(model, self.columns.rules, positions)
+            good = met_at(model, self.columns.rules, positions)
             tried += len(point)
             made += int(good.sum())
             parts.append(
@@ -144,15 +144,15 @@ def ruled_columns(
     bins = {name: bin_shares(model, name) for name in names}
     own = {name: pieces[name] if name in pieces else class_pieces(model, name) for name in names}
     functions = {rule.result: rule for rule in rules if isinstance(rule, Function)}
-    cuts = cuts_of(model, rules, own, {name: share.mean(axis=0) for name, share in bins.items()}, around)
+    partings = partings_of(model, rules, own, {name: share.mean(axis=0) for name, share in bins.items()}, around)
     states, shares = {}, {}
     for name in names:
         codec, rule = model.codecs[name], functions.get(name)
         if rule is not None:
-            states[name] = results_of(rule, codec, conditions.get(name), cuts[name])
+            states[name] = results_of(rule, codec, conditions.get(name), partings[name])
             shares[name] = np.ones((len(bins[name]), states[name].size))
             continue
-        states[name] = states_of(codec, own[name], cuts[name])
+        states[name] = states_of(own[name], partings[name])
         found = bins[name][:, states[name].home] * states[name].pieces.bin_mass
         reach = found.sum(axis=1, keepdims=True)
         shares[name] = found / np.where(reach > 0, reach, 1.0)
@@ -178,7 +178,8 @@ def class_pieces(model: TableModel, name: str) -> Pieces:
     return Pieces(codec.size, np.arange(codec.size), ones, cells, cells, ones)
 
 
-def _met(model: TableModel, rules: Sequence[Rule], positions: Mapping[str, FloatArray]) -> BoolArray:
+def met_at(model: TableModel, rules: Sequence[Rule], positions: Mapping[str, FloatArray]) -> BoolArray:
+    """Which rows meet all rules, by the values at their positions."""
     values: dict[str, pa.Array] = {}
 
     def value(name: str) -> pa.Array:

@@ -111,8 +111,8 @@ class RuledFiller:
             known = ~asked.null[name][wanted]
             if known.any():
                 held = asked.values[name].take(pa.array(wanted[known]))
-                states = columns.states[name]
-                key[known, i] = states.of_known(self.model.codecs[name].positions(held)[0]) - states.size
+                parting = columns.states[name].parting
+                key[known, i] = parting.of(self.model.codecs[name].positions(held)[0])
         alike, group = np.unique(key, axis=0, return_inverse=True)
         order = np.argsort(group.ravel(), kind="stable")
         ends = np.searchsorted(group.ravel()[order], np.arange(len(alike) + 1))
@@ -172,7 +172,7 @@ class RuledFiller:
     def _upward(self, columns: RuledColumns, tree: RuleTree, given: Mapping[str, int]) -> dict[str, FloatArray]:
         shares = dict(columns.shares)
         for name, state in given.items():
-            alone = np.zeros(len(columns.states[name].cuts) + 1)
+            alone = np.zeros(len(columns.states[name].parting.first))
             alone[state] = 1.0
             shares[name] = np.broadcast_to(alone, (len(self.evidence.prior), len(alone)))
         return tree.upward(shares)

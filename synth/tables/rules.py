@@ -10,7 +10,6 @@ Drawn rows meet every rule (`ruled.py`). What is measured is not filtered: a rul
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -212,12 +211,14 @@ def _order(text: str, schema: Schema) -> Order:
 
 
 def _never(text: str, body: str, codecs: Mapping[str, Codec], schema: Schema) -> Never:
-    regions: dict[str, Region] = {}
+    comparisons = []
     for part in _split_and(body):
         try:
-            comparison = parse_comparison(part)
+            comparisons.append((part, parse_comparison(part)))
         except ValueError as error:
             raise ValueError(f"part {part.strip()!r}: {error}; a value that holds `and` is in double quotes") from None
+    regions: dict[str, Region] = {}
+    for part, comparison in comparisons:
         name = _named(comparison.column, schema).name
         region = _met(codecs[name], comparison)
         region = regions[name].and_(region) if name in regions else region
@@ -258,23 +259,27 @@ def _function(declared: Determined, schema: Schema, codecs: Mapping[str, Codec])
     if source.nullable and not result.nullable:
         raise ValueError(f"{source.name} can be missing, and then {result.name} is: it needs `nullable: true` too")
     position = np.full(len(own.levels), np.nan)
-    for level, value in declared.map.items():
-        at = _single(own, level)
-        if not math.isnan(position[at]):
-            raise ValueError(f"map names {level} of {source.name} twice")
-        position[at] = _single_position(other, value)
+    levels = _positions(own, list(declared.map)).astype(np.int64)
+    twice = np.nonzero(np.bincount(levels, minlength=len(position)) > 1)[0]
+    if len(twice):
+        raise ValueError(f"map names {own.levels[twice[0]]} of {source.name} twice")
+    position[levels] = _positions(other, list(declared.map.values()))
     absent = [str(own.levels[i]) for i in np.nonzero(np.isnan(position))[0]]
     if absent:
         raise ValueError(f"map has no value for {', '.join(absent[:8])} of {source.name}")
     return Function(text_of(declared), source.name, result.name, position)
 
 
-def _single(codec: Codec, value: object) -> int:
-    return int(_single_position(codec, value))
-
-
-def _single_position(codec: Codec, value: object) -> float:
-    return float(region_of(codec, Comparison(codec.column.name, "=", (str(value),))).intervals[0, 0])
+def _positions(codec: Codec, values: Sequence[object]) -> FloatArray:
+    """Positions of values of the declared domain."""
+    array = pa.array([str(value) for value in values])
+    positions, inside = codec.positions(array)[0], codec.valid(array)
+    if not inside.all() or np.isnan(positions).any():
+        first = values[int(np.nonzero(~inside | np.isnan(positions))[0][0])]
+        raise ValueError(
+            f"map: {first} is outside the declared domain of {codec.column.name} ({domain_of(codec.column)})"
+        )
+    return positions
 
 
 def _named(name: str, schema: Schema) -> AnyColumn:
@@ -295,6 +300,13 @@ def _problems_between(rules: Sequence[Rule], codecs: Mapping[str, Codec]) -> lis
     ]
     results = [rule.result for rule in rules if isinstance(rule, Function)]
     problems += [f"rules: {n} is determined twice" for n in sorted({n for n in results if results.count(n) > 1})]
+    source = {rule.result: rule.source for rule in rules if isinstance(rule, Function)}
+    for name in source:
+        above = [name]
+        while above[-1] in source and len(above) <= len(source):
+            above.append(source[above[-1]])
+        if above[-1] in source:
+            return [*problems, f"rules: {', '.join(source)} determine each other; give one of them up"]
     orders = [rule for rule in rules if isinstance(rule, Order)]
     if circle := _circle(orders):
         return [*problems, f"rules: {', '.join(circle)} go round in a circle; leave one out"]

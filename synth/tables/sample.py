@@ -7,7 +7,7 @@ noise, and sees nothing but the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -93,42 +93,49 @@ def draw_bins(
 
     Arguments as for `bins_at`, and the weight of each latent point [K], summing to 1. Rows are ordered by point.
     """
-    return swept_bins(draw_points(rows, weights, rng), shares, weights, sizes, rng)
-
-
-def swept_bins(
-    point: IntArray, shares: Float32Array, weights: FloatArray, sizes: tuple[int, ...], rng: np.random.Generator
-) -> IntArray:
-    """As `draw_bins`, for rows whose latent points are known [rows]."""
+    point = draw_points(rows, weights, rng)
     bins = bins_at(point, shares, sizes, rng)
-    if len(point) > 1 and sizes:
-        _refine(bins, point, shares, weights, sizes, rng)
+    if rows > 1:
+        distributions = list(cumulatives(shares, sizes, {}))
+        sweep(
+            bins,
+            residual_of(bins, shares, weights, sizes),
+            sizes,
+            lambda j: inverse(distributions[j], point, rng.random(len(bins))),
+            rng,
+        )
     return bins
 
 
-def _refine(
+def sweep(
     bins: IntArray,
-    point: IntArray,
-    shares: Float32Array,
-    weights: FloatArray,
+    residual: FloatArray,
     sizes: tuple[int, ...],
+    propose: Callable[[int], IntArray],
     rng: np.random.Generator,
+    *,
+    keep: Callable[[int], None] | None = None,
 ) -> None:
     """Sweep over columns and rows, keeping proposals that lower the squared residual of the pair counts.
 
-    The residual is a matrix [D, D]: one-way counts on the diagonal, pair counts elsewhere, each pair in both orders.
+    Args:
+        bins: bins of each row [rows, columns], changed in place.
+        residual: what `residual_of` has of them [D, D], changed in place: one-way counts on the diagonal, pair counts
+            elsewhere, each pair in both orders.
+        sizes: bins of each column, summing to D.
+        propose: new bins of a column [rows]; a row whose bin is the old one stays.
+        rng: the order of columns and rows.
+        keep: told of each column when it is done.
     """
     rows, columns = bins.shape
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     width = int(offsets[-1])
     at = bins + offsets[:-1]
-    residual = _residual(bins, shares, weights, sizes)
     together = max(1, min(PROPOSALS_AT_ONCE, rows // ROWS_PER_PROPOSAL))
-    distributions = list(cumulatives(shares, sizes, {}))
     for _ in range(SWEEPS):
         for j in rng.permutation(columns):
             low, high = offsets[j], offsets[j + 1]
-            proposed = inverse(distributions[j], point, rng.random(len(bins)))
+            proposed = propose(int(j))
             moving = rng.permutation(np.nonzero(proposed != bins[:, j])[0])
             # Only these rows of the residual are looked at and changed until the column is done.
             own = residual[low:high].ravel()
@@ -140,11 +147,11 @@ def _refine(
                 # The column's own place in `rest` is the old value's diagonal cell, and an always empty pair cell.
                 gain = own.take(rest_new).sum(axis=1) - own.take(rest_old).sum(axis=1)
                 gain += own.take(diagonal[new]) + columns
-                keep = np.nonzero(gain < 0)[0]
-                if not len(keep):
+                better = np.nonzero(gain < 0)[0]
+                if not len(better):
                     continue
-                some, new = some[keep], new[keep]
-                taken, given = rest_old[keep], rest_new[keep]
+                some, new = some[better], new[better]
+                taken, given = rest_old[better], rest_new[better]
                 given[:, j] = diagonal[new]
                 np.subtract.at(own, taken.ravel(), 1.0)
                 np.add.at(own, given.ravel(), 1.0)
@@ -152,9 +159,11 @@ def _refine(
                 at[some, j] = new + low
             residual[low:high] = own.reshape(high - low, width)
             residual[:, low:high] = residual[low:high].T
+            if keep is not None:
+                keep(int(j))
 
 
-def _residual(bins: IntArray, shares: Float32Array, weights: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
+def residual_of(bins: IntArray, shares: Float32Array, weights: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
     """Counts of bins less what the mixture expects: one-way on the diagonal, pairs elsewhere, in both orders."""
     rows, columns = bins.shape
     offsets = np.concatenate([[0], np.cumsum(sizes)])

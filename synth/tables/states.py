@@ -1,14 +1,15 @@
 """States: a ruled column's values, cut where its rules begin and end to hold.
 
 A state lies in one bin, so the model gives its probability at every latent point, and within one interval between cuts.
-Cuts fall on the borders of the parts that rules name, which are decided by them exactly, and, for columns that are
-compared, on points of their common line: a pair of values is left undecided only where both lie between the same two.
+Cuts fall on the borders of what rules name, which they decide exactly, and, for columns that are compared, on points of
+their common line: a pair of values is left undecided only where both lie between the same two. Levels are grouped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from synth.tables.codec import Codec, LevelCodec
 from synth.tables.conditions import domain_end, domain_start, next_position
 from synth.tables.model import TableModel
 from synth.tables.pieces import FloatArray, IntArray, Pieces, Region, joined, multiples
-from synth.tables.rules import Function, Never, Order, Rule, last_at, line_of
+from synth.tables.rules import Function, Never, Order, Rule, last_at, lies_in, line_of
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -28,53 +29,78 @@ PARTS_OF_A_PIECE = 32
 
 
 @dataclass(frozen=True)
+class Parting:
+    """A column's domain in intervals or, for a column of levels, in groups of levels that rules do not tell apart.
+
+    Attributes:
+        group: group of each level; None for intervals.
+        first, last: positions that the values of each part lie between, ascending; of a group, one of its levels.
+    """
+
+    group: IntArray | None
+    first: FloatArray
+    last: FloatArray
+
+    def of(self, positions: FloatArray) -> IntArray:
+        """The part of each position, none of them missing."""
+        if self.group is not None:
+            return np.asarray(self.group[positions.astype(np.int64)])
+        return np.asarray(np.searchsorted(self.last[:-1], positions, side="left"))
+
+    def split(self, pieces: Pieces) -> tuple[Pieces, IntArray]:
+        """The pieces cut into parts, in no order, and the part of each; missing is the part after all others."""
+        missing, after = np.isnan(pieces.first), len(self.first)
+        if self.group is not None:
+            level = np.where(missing, 0, pieces.first).astype(np.int64)
+            return pieces, np.where(missing, after, self.group[level])
+        ends = zip(self.first, self.last, strict=True)
+        parts = [pieces.within(Region(np.array([each]), False)) for each in ends]
+        parts.append(pieces.chosen(missing))
+        fields = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("bin", "mass", "first", "last", "step")
+        )
+        return Pieces(pieces.bins, *fields), np.repeat(np.arange(after + 1), [len(part.bin) for part in parts])
+
+
+@dataclass(frozen=True)
 class States:
-    """The S states of a column, then one for each of its intervals whatever the bin: a known cell is in one of those.
+    """The S states of a column, then one for each part of its domain whatever the bin: a known cell is in one of those.
 
     Attributes:
         pieces: the values; its bins are the S states.
         home: bin of each state [S].
-        cuts: last position of each interval but the last one, ascending.
-        first, last: positions that a state's values lie between, NaN for missing [S + intervals].
+        parting: the parts of the domain.
+        first, last: positions that a state's values lie between, NaN for missing [S + parts].
     """
 
     pieces: Pieces
     home: IntArray
-    cuts: FloatArray
+    parting: Parting
     first: FloatArray
     last: FloatArray
 
     @property
     def size(self) -> int:
-        """Number of states, without the intervals."""
+        """Number of states, without the parts."""
         return len(self.home)
 
-    def of_known(self, positions: FloatArray) -> IntArray:
-        """The state of known positions, which are never missing."""
-        return np.asarray(self.size + np.searchsorted(self.cuts, positions, side="left"))
 
-
-def states_of(codec: Codec, pieces: Pieces, cuts: FloatArray) -> States:
-    """The states of a column's pieces, cut after the given positions."""
-    lows, highs = _intervals(codec, cuts)
-    parts = [pieces.within(Region(np.array([each]), False)) for each in zip(lows, highs, strict=True)]
-    parts.append(pieces.within(Region(np.empty((0, 2)), True)))
-    key = np.concatenate([part.bin * len(parts) + i for i, part in enumerate(parts)])
-    mass, one, two, step = (
-        np.concatenate([getattr(part, field) for part in parts]) for field in ("mass", "first", "last", "step")
-    )
-    some = mass > 0
-    found, state = np.unique(key[some], return_inverse=True)
-    of = joined(len(found), [Pieces(len(found), state, mass[some], one[some], two[some], step[some])])
+def states_of(pieces: Pieces, parting: Parting) -> States:
+    """The states of a column's pieces."""
+    split, part = parting.split(pieces)
+    width, some = len(parting.first) + 1, split.mass > 0
+    kept = split.chosen(some)
+    found, state = np.unique((split.bin * width + part)[some], return_inverse=True)
+    of = joined(len(found), [Pieces(len(found), state, kept.mass, kept.first, kept.last, kept.step)])
     ends = [np.where(of.step > 0, multiples(at, of.step), at) for at in (of.first, of.last)]
     first, last = np.full(len(found), np.inf), np.full(len(found), -np.inf)
     with np.errstate(invalid="ignore"):  # missing stays so
         np.minimum.at(first, of.bin, ends[0])
         np.maximum.at(last, of.bin, ends[1])
-    return States(of, found // len(parts), highs[:-1], np.append(first, lows), np.append(last, highs))
+    return States(of, found // width, parting, np.append(first, parting.first), np.append(last, parting.last))
 
 
-def results_of(rule: Function, codec: Codec, region: Region | None, cuts: FloatArray) -> States:
+def results_of(rule: Function, codec: Codec, region: Region | None, parting: Parting) -> States:
     """The states of a column that another determines: its values each, with nothing of the model's own shares."""
     values = np.unique(rule.position)
     whole = isinstance(codec, LevelCodec) or codec.lattice.whole
@@ -86,25 +112,18 @@ def results_of(rule: Function, codec: Codec, region: Region | None, cuts: FloatA
         pieces = pieces.within(region)
     home = pieces.bin
     pieces = Pieces(len(home), np.arange(len(home)), pieces.mass, pieces.first, pieces.last, pieces.step)
-    lows, highs = _intervals(codec, cuts)
-    return States(pieces, home, highs[:-1], np.append(values[home], lows), np.append(values[home], highs))
+    own = values[home]
+    return States(pieces, home, parting, np.append(own, parting.first), np.append(own, parting.last))
 
 
-def _intervals(codec: Codec, cuts: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """First and last positions between cuts."""
-    start, end = domain_start(codec), domain_end(codec)
-    inside = np.unique(cuts[(cuts >= start) & (cuts < end)])
-    return np.append(start, next_position(codec, inside, 1)), np.append(inside, end)
-
-
-def cuts_of(
+def partings_of(
     model: TableModel,
     rules: Sequence[Rule],
     pieces: Mapping[str, Pieces],
     share: Mapping[str, FloatArray],
     around: FloatArray,
-) -> dict[str, FloatArray]:
-    """Where each ruled column is cut.
+) -> dict[str, Parting]:
+    """How the domain of each ruled column falls into parts.
 
     Args:
         model: for the codecs, and the number of its latent points.
@@ -113,14 +132,49 @@ def cuts_of(
         share: mean share of the bins of each ruled column.
         around: points of the line to cut on both sides of, beside those chosen here.
     """
+    cuts = _cuts(model, rules, pieces, share, around)
+    return {
+        name: _groups(codec, rules) if isinstance(codec := model.codecs[name], LevelCodec) else _intervals(codec, own)
+        for name, own in cuts.items()
+    }
+
+
+def _intervals(codec: Codec, cuts: FloatArray) -> Parting:
+    start, end = domain_start(codec), domain_end(codec)
+    inside = np.unique(cuts[(cuts >= start) & (cuts < end)])
+    return Parting(None, np.append(start, next_position(codec, inside, 1)), np.append(inside, end))
+
+
+def _groups(codec: LevelCodec, rules: Sequence[Rule]) -> Parting:
+    """Levels that lie in the same parts of all rules, determine the same and are determined alike."""
+    name, levels = codec.column.name, np.arange(len(codec.levels), dtype=np.float64)
+    marks: list[npt.NDArray[Any]] = [np.zeros(len(levels))]
+    for rule in rules:
+        if isinstance(rule, Never):
+            marks += [lies_in(region, levels) for part, region in rule.parts if part == name]
+        elif isinstance(rule, Function) and rule.source == name:
+            marks.append(rule.position)
+        elif isinstance(rule, Function) and rule.result == name:
+            marks.append(np.where(np.isin(levels, rule.position), levels, -1.0))
+    _, one, group = np.unique(np.stack(marks, axis=1), axis=0, return_index=True, return_inverse=True)
+    return Parting(group.ravel(), levels[one], levels[one])
+
+
+def _cuts(
+    model: TableModel,
+    rules: Sequence[Rule],
+    pieces: Mapping[str, Pieces],
+    share: Mapping[str, FloatArray],
+    around: FloatArray,
+) -> dict[str, FloatArray]:
+    """Where ordered columns are cut; nothing for columns of levels."""
     cuts: dict[str, list[FloatArray]] = {name: [np.empty(0)] for rule in rules for name in rule.columns}
     for rule in rules:
         if isinstance(rule, Never):
             for name, region in rule.parts:
-                codec, ends = model.codecs[name], region.intervals
-                cuts[name] += [next_position(codec, ends[:, 0], -1), ends[:, 1]]
+                ends = region.intervals
+                cuts[name] += [next_position(model.codecs[name], ends[:, 0], -1), ends[:, 1]]
         if isinstance(rule, Function):
-            cuts[rule.source].append(np.arange(len(rule.position), dtype=np.float64))
             known = np.unique(rule.position)
             cuts[rule.result] += [known, next_position(model.codecs[rule.result], known, -1)]
     points = model.shares.shape[0] * model.shares.shape[1]

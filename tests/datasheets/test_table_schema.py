@@ -88,3 +88,19 @@ def test_an_empty_level_is_not_missing(facts: PublicFacts, files: dict[str, File
     assert written["missingValues"] == []
     row = {name: ROW[name] for name in ("patient_nbr", "age", "num_comorbidities")}
     assert problems(written, row | {"sex": ""}) == []
+
+
+def test_pictures_and_their_labels(facts: PublicFacts, files: dict[str, FileDigest]) -> None:
+    form = {"height": 8, "width": 8, "channels": 1, "bits": 8, "value_range": [0, 255]}
+    columns = (
+        {"name": "image", "kind": "image", **form},
+        {"name": "label", "kind": "categorical", "categories": [0, 7], "labels": {"0": "normal", "7": "ill"}},
+    )
+    data = facts.data.model_copy(update={"columns": columns, "target": "label"})
+    schema = json.loads(document(facts.model_copy(update={"data": data}), Answers(), files)["tableschema.json"])
+    assert schema["fields"][1]["categories"] == [{"value": 0, "label": "normal"}, {"value": 7, "label": "ill"}]
+    picture = {"bytes": b"png", "path": None}
+    rows = [{"image": picture, "label": label} for label in (0, 7)]
+    described = Schema.from_descriptor(schema)
+    assert Resource(data=rows, schema=described).validate().valid
+    assert not Resource(data=[*rows, {"image": picture, "label": 1}], schema=described).validate().valid

@@ -214,6 +214,38 @@ def process(home: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
+def quick_run(home: Path) -> Callable[[Path], Path]:
+    """Run a run.yaml by the flow's own wiring, without Prefect's engine, which takes seconds; returns the bundle."""
+
+    def call(run_yaml: Path) -> Path:
+        from pipelines import flow
+        from synth import prepare
+        from synth.privacy.ledger import Ledger
+
+        url = f"sqlite:///{run_yaml.parent / 'ledger.db'}"
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name, value in vars(flow).items() if hasattr(value, "task_key")]:
+                patch.setattr(flow, name, getattr(flow, name).fn)
+            folder = prepare.prepare(run_yaml, Ledger.open(url))
+            umask = os.umask(0o077)
+            try:
+                flow.synth_run.fn(str(folder.path), url)
+            finally:
+                os.umask(umask)
+        return folder.bundle
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def quick_bundle(tmp_path_factory: pytest.TempPathFactory, quick_run: Callable[[Path], Path]) -> Path:
+    """The bundle of a clinic's run, for tests that only read it."""
+    clinic = Clinic(tmp_path_factory.mktemp("quick") / "clinic")
+    clinic.run["privacy"]["epsilon"] = 30.0  # so that 400 rows stand far above the noise
+    return quick_run(clinic.write().run_yaml)
+
+
+@pytest.fixture(scope="session")
 def shared() -> Callable[[Path], list[str]]:
     """Files and folders below a path that anyone but their owner may touch."""
 

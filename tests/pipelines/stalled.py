@@ -2,10 +2,10 @@
 
     python stalled.py ORDERS.json
 
-Libraries are loaded once and each run is a fork. An order names the place (`module:function` or `module:Class.method`), whether to wait before
-or after that call, and files: `ready` is written at the place, the run goes on when `go` appears, and `ended` is
-written when it ends. This process ends when all runs have ended, and prints their exit statuses (negative: the
-signal) as JSON.
+Libraries are loaded once and each run is a fork. An order names the place (`module:function` or
+`module:Class.method`), whether to wait before or after that call, and files: `ready` is written at the place, the run
+goes on when `go` appears, and `ended` is written when it ends. This process ends when all runs have ended, and prints
+their exit statuses (negative: the signal) as JSON.
 """
 
 from __future__ import annotations

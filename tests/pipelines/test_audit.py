@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from synth.prepare import prepare
 from synth.privacy.audit import long, one_run
 from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
-from synth.release import verify
+from synth.release import seal, verify
 from synth.run_folder import RunFolder, hold
 
 NEVER = "can refute epsilon, never prove it"
@@ -150,14 +152,22 @@ def test_a_bundle_is_audited_for_free(
     assert NEVER in page.read_text()
 
 
+def public(clinic: Any) -> Path:
+    """A table of the run's schema that the steward declares public."""
+    path = clinic.folder / "public.parquet"
+    pq.write_table(clinic.table, path)
+    return path
+
+
 def test_a_public_table_is_audited_for_free(clinic: Any, synth: Any) -> None:
-    public = clinic.folder / "public.parquet"
-    clinic.source.rename(public)  # the run's own source is not even there
-    outcome = synth("audit", clinic.run_yaml, "--public-table", public, "--repetitions", 0, "--canaries", 200, "--json")
+    table = public(clinic)
+    clinic.source.unlink()  # the run's own source is not even there
+    outcome = synth("audit", clinic.run_yaml, "--public-table", table, "--repetitions", 0, "--canaries", 200, "--json")
     assert outcome.code == 0, outcome.err
     answer = json.loads(outcome.out)
     report = json.loads(Path(answer["report"]).with_suffix(".json").read_text())
     assert (answer["refuted"], report["rows_of"], report["shadow"]) == (False, "public table", None)
+    assert "is the declaration of whoever named it" in Path(answer["report"]).read_text()
     assert report["one_run"]["rows"] == clinic.table.num_rows
     assert not clinic.ledger.exists()
 
@@ -168,7 +178,7 @@ def test_an_audit_of_people_bounds_a_public_table(clinic: Any, synth: Any) -> No
     clinic.put("patient_nbr", [f"P{i // 4}" for i in range(rows)])
     clinic.write()
     outcome = synth(
-        "audit", clinic.run_yaml, "--public-table", clinic.source, "--repetitions", 0, "--canaries", 20, "--json"
+        "audit", clinic.run_yaml, "--public-table", public(clinic), "--repetitions", 0, "--canaries", 20, "--json"
     )
     assert outcome.code == 0, outcome.err
     report = json.loads(Path(json.loads(outcome.out)["report"]).with_suffix(".json").read_text())
@@ -214,21 +224,105 @@ def test_a_failed_audit_of_private_rows_is_charged_once_it_drew(
 
 def test_a_refuted_claim_ends_with_1_after_the_report(clinic: Any, synth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_run, "NoiseSource", TenTimesTooSmall)
-    outcome = synth("audit", clinic.run_yaml, "--public-table", clinic.source, "--repetitions", 0, "--canaries", 400)
+    table = public(clinic)
+    outcome = synth("audit", clinic.run_yaml, "--public-table", table, "--repetitions", 0, "--canaries", 400)
     assert outcome.code == 1
     assert "refutes the claim" in Path(outcome.out.strip()).read_text()
     assert "the claim is refuted" in outcome.err
 
 
+def test_what_private_rows_show_stands_in_the_page_alone(
+    clinic: Any, synth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they refute the claim depends on them exactly: neither exit code nor terminal may tell."""
+    audited = one_run.one_run_audit
+    told = []
+    for refuted in (False, True):
+
+        def found(*arguments: Any, refuted: bool = refuted, **options: Any) -> one_run.Audit:
+            return replace(audited(*arguments, **options), refuted=refuted)
+
+        monkeypatch.setattr(long, "one_run_audit", found)
+        outcome = synth("audit", clinic.run_yaml, "--canaries", 50, "--json")
+        page = Path(json.loads(outcome.out)["report"])
+        assert json.loads(page.with_suffix(".json").read_text())["refuted"] is refuted
+        told.append((outcome.code, *(text.replace(page.parts[-3], "RUN") for text in (outcome.out, outcome.err))))
+    assert told[0] == told[1]
+    assert told[0][0] == 0 and '"refuted": null' in told[0][1] and "in the page alone" in told[0][2]
+
+
+def test_never_into_a_bundle(finished: tuple[Any, Path], clinic: Any, synth: Any) -> None:
+    clinic.run["output"] = {"directory": str(finished[1] / "data")}
+    clinic.run_yaml.write_text(json.dumps(clinic.run))
+    for command in (("audit", clinic.run_yaml), ("run", clinic.run_yaml)):
+        outcome = synth(*command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "output.directory" in outcome.err and "lies in a bundle" in outcome.err
+    assert [path.name for path in (finished[1] / "data").iterdir()] == ["part-00000.parquet"]
+
+
+ALIASES: dict[str, Callable[[Path, Path], object]] = {
+    "a link": lambda alias, source: alias.symlink_to(source),
+    "a hard link": lambda alias, source: alias.hardlink_to(source),
+    "a folder with a link": lambda alias, source: (alias.mkdir(), (alias / "part.parquet").symlink_to(source)),
+}
+
+
+@pytest.mark.parametrize("make", ALIASES.values(), ids=ALIASES)
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_runs_source_is_no_public_table(
+    clinic: Any, synth: Any, folder: bool, make: Callable[[Path, Path], object]
+) -> None:
+    source = clinic.source
+    if folder:
+        source = clinic.folder / "patients" / "part-0.parquet"
+        source.parent.mkdir()
+        clinic.source.rename(source)
+        clinic.run["source"] = {"path": "patients"}
+        clinic.run_yaml.write_text(json.dumps(clinic.run))
+    alias = clinic.folder / "alias"
+    make(alias, source)
+    for table in (source, source.parent / "x" / ".." / source.name, alias, *([source.parent] if folder else [])):
+        (source.parent / "x").mkdir(exist_ok=True)
+        outcome = synth("audit", clinic.run_yaml, "--public-table", table)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert "whose rows are private" in outcome.err
+    assert not clinic.out.exists()
+
+
+def test_only_synthetic_rows_are_free(finished: tuple[Any, Path], synth: Any, tmp_path: Path) -> None:
+    """A folder like a bundle, a bundle whose rows were exchanged, and one sealed over rows without the mark."""
+    clinic, bundle = finished
+    part = bundle / "data" / "part-00000.parquet"
+    private = pq.read_table(clinic.source).select(pq.read_schema(part).names).cast(pq.read_schema(part))
+    fake, changed, sealed = tmp_path / "fake", tmp_path / "changed", tmp_path / "sealed"
+    (fake / "data").mkdir(parents=True)
+    for copy in (changed, sealed):
+        shutil.copytree(bundle, copy)
+    for folder in (fake, changed, sealed):
+        completed = private.replace_schema_metadata({"completed": "holds the rows of the input"})
+        pq.write_table(completed, folder / "data" / part.name)
+    seal(sealed)
+    runs = {path.name for path in clinic.out.iterdir()}
+    for folder, code, words in (
+        (fake, 4, "not a finished bundle"),
+        (changed, 4, "has been changed"),
+        (sealed, 2, "is not marked as synthetic"),
+    ):
+        outcome = synth("audit", clinic.run_yaml, "--bundle", folder, "--repetitions", 0, "--canaries", 20)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (code, "", 1)
+        assert words in outcome.err
+    assert {path.name for path in clinic.out.iterdir()} == runs
+
+
 def test_mistakes_are_told_in_one_line(finished: tuple[Any, Path], clinic: Any, synth: Any, tmp_path: Path) -> None:
     _, bundle = finished
-    empty, other = tmp_path / "empty", tmp_path / "other"
-    empty.mkdir()
-    (other / "data").mkdir(parents=True)
+    other = tmp_path / "other"
+    shutil.copytree(bundle, other)
     pq.write_table(clinic.table.select(["age"]), other / "data" / "part-00000.parquet")
+    seal(other)
     calls = {
         ("--bundle", tmp_path / "missing"): "name a bundle folder",
-        ("--bundle", empty): "name a bundle folder",
         ("--bundle", other): "has another schema",
         ("--bundle", bundle, "--public-table", clinic.source): "name one of them",
         ("--public-table", tmp_path / "missing.parquet"): "no such file",

@@ -137,7 +137,7 @@ def test_a_bundle_that_has_moved(synth: Any, bundle: Path, held_out: Path, tmp_p
 def test_never_into_the_bundle(synth: Any, bundle: Path, held_out: Path, inside: str) -> None:
     before = files(bundle)
     refused = synth("evaluate", bundle, "--real", held_out, "--out", bundle / inside)
-    assert refused.code == 2 and "lies in the bundle" in refused.err and refused.err.count("\n") == 1
+    assert refused.code == 2 and "lies in a bundle" in refused.err and refused.err.count("\n") == 1
     assert files(bundle) == before and not (bundle / "new").exists()
 
 
@@ -145,6 +145,40 @@ def test_never_into_the_bundle_by_a_link(synth: Any, bundle: Path, held_out: Pat
     (tmp_path / "link").symlink_to(bundle / "data")
     assert synth("evaluate", bundle, "--real", held_out, "--out", tmp_path / "link").code == 2
     assert files(bundle / "data") == {"part-00000.parquet"}
+
+
+@pytest.mark.parametrize("other", ["other/bundle", "other/private/bundle.partial"])
+def test_never_into_another_bundle_or_a_draft(
+    synth: Any, bundle: Path, held_out: Path, tmp_path: Path, other: str
+) -> None:
+    inside = tmp_path / other
+    (inside / "data").mkdir(parents=True)
+    if inside.name == "bundle":
+        (inside / "manifest.json").write_text("{}")
+    before = files(tmp_path / "other")
+    (tmp_path / "link").symlink_to(inside / "data")
+    for out in (inside, inside / "data", inside / "new", tmp_path / "link"):
+        refused = synth("evaluate", bundle, "--real", held_out, "--out", out)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert "lies in a bundle" in refused.err
+    assert files(tmp_path / "other") == before and not (inside / "new").exists()
+
+
+def test_a_target_of_a_single_value_is_told_in_the_report_alone(
+    synth: Any, clinic: Any, bundle: Path, held_out: Path
+) -> None:
+    """It depends on exact rows, so neither exit code nor terminal may tell, whatever was asked for."""
+    table = pq.read_table(held_out)
+    alike = clinic.folder / "alike.parquet"
+    pq.write_table(table.set_column(table.column_names.index("died"), "died", pa.array([True] * len(table))), alike)
+    told = []
+    for real in (held_out, alike):
+        done = synth("evaluate", bundle, "--real", real, "--subgroup", "sex")
+        report = json.loads((bundle.parent / "internal" / "evaluation.json").read_text())
+        told.append((done.code, done.out, done.err))
+        assert (report["utility"] is None) == (real == alike)
+    assert told[0] == told[1] and told[0][0] == 0
+    assert "Utility was left out: died has a single value in one of the tables." in report["notes"]
 
 
 @pytest.mark.parametrize(

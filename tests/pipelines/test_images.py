@@ -85,8 +85,8 @@ def test_from_a_folder_to_a_bundle(
     table = pq.read_table(parts[0])
     assert str(table.schema.field("image").type) == "struct<bytes: binary, path: string>"
     assert str(table.schema.field("side").type) == "int64"
-    # Two scans of each patient are counted; noise of 120 counts at ε = 8 is about 2: false alarm below 1e-40.
-    assert abs(table.num_rows - 2 * PATIENTS) < 30
+    # Two scans of each patient are counted, with noise of 6.4 (4.5 a class): false alarm below 1e-19.
+    assert abs(table.num_rows - 2 * PATIENTS) < 60
     assert set(table["side"].to_pylist()) == set(CLASSES)
     first = table["image"][0].as_py()
     assert first["path"] is None

@@ -168,10 +168,21 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     # not offered by this version
     "a hold-out": (_set("evaluation", "holdout", to=0.2), "not offered by this version"),
     "a hold-out file": (_set("evaluation", "holdout", to="test.parquet"), "not offered by this version"),
-    "a database as source": (
-        _set("source", to={"url": "postgresql://ada:hunter2@host/db", "query": "select 1"}),
-        "not offered by this version",
+    "no database as source there": (
+        _set("source", to={"url": "postgresql://ada:hunter2@127.0.0.1:1/db", "query": "select 1"}),
+        "source (PostgreSQL): cannot be reached",
     ),
+    "a source that is no URL": (
+        _set("source", to={"url": "postgresql://ada:hunter2@[127.0.0.1:1/db", "query": "select 1"}),
+        "source (PostgreSQL): cannot be reached",
+    ),
+    "another database as source": (
+        _set("source", to={"url": "mysql://ada:hunter2@127.0.0.1:1/db", "query": "select 1"}),
+        "source.url: a database as source is PostgreSQL",
+    ),
+    "a database without a query": (_set("source", to={"url": "postgresql://h/d"}), "source.query: is required"),
+    "a query without a database": (_set("source", to={"query": "select 1"}), "source.url: is required"),
+    "a file and a query": (_set("source", "query", to="select 1"), "source: give either a `path`"),
     "images as source": (_set("source", to={"folder": "scans", "labels": "l.csv"}), "source.folder: is for images"),
     "no PostgreSQL there": (_set("ledger", "url", to="postgresql://ada:hunter2@127.0.0.1:1/db"), "cannot be reached"),
     "several rows a person": (_declare(max_rows_per_person=3), "person column"),

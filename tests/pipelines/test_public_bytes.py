@@ -42,21 +42,16 @@ class Stream:
 
 
 @pytest.fixture
-def bundle_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, bytes]]:
-    """Run a run.yaml through the flow's own wiring, without Prefect's engine, on recorded entropy and a still clock.
+def bundle_of(monkeypatch: pytest.MonkeyPatch, quick_run: Callable[[Path], Path]) -> Callable[[Path], dict[str, bytes]]:
+    """Run a run.yaml on recorded entropy and a still clock.
 
-    Returns every file of the bundle, and the time stamps of each.
+    Returns every file of the bundle, and the time stamps of all.
     """
-    from pipelines import flow
     from synth import prepare
     from synth.privacy.ledger import Ledger
     from synth.run_folder import create_run_folder
 
-    for name in vars(flow).copy():
-        if hasattr(getattr(flow, name), "task_key"):
-            monkeypatch.setattr(flow, name, getattr(flow, name).fn)
-    default_rng = np.random.default_rng
-    opened = Ledger.open.__func__  # type: ignore[attr-defined]
+    default_rng, opened = np.random.default_rng, Ledger.open
 
     def call(run_yaml: Path) -> dict[str, bytes]:
         stream = Stream()
@@ -70,11 +65,9 @@ def bundle_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, byt
                 lambda seed=None: default_rng(list(stream.bytes(16)) if seed is None else seed),
             )
             patch.setattr(prepare, "create_run_folder", lambda run: create_run_folder(run, now=NOW))
-            patch.setattr(Ledger, "open", classmethod(lambda cls, url, **kw: opened(cls, url, clock=lambda: NOW)))
-            url = f"sqlite:///{run_yaml.parent / 'ledger.db'}"
-            folder = prepare.prepare(run_yaml, Ledger.open(url))
-            flow.synth_run.fn(str(folder.path), url)
-        files = {path.relative_to(folder.bundle).as_posix(): path for path in sorted(folder.bundle.rglob("*"))}
+            patch.setattr(Ledger, "open", lambda url: opened(url, clock=lambda: NOW))
+            bundle = quick_run(run_yaml)
+        files = {path.relative_to(bundle).as_posix(): path for path in sorted(bundle.rglob("*"))}
         found = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
         found["stamps"] = json.dumps([[name, path.stat().st_mtime_ns] for name, path in files.items()]).encode()
         return found

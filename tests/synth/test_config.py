@@ -202,7 +202,7 @@ class TestRefusals:
 
 PLACES = ["source", "source.path.x", "schema", "privacy.epsilon", "privacy.delta", "name", "answers.x", "ledger.url.x"]
 PLACES += ["synthesizer.steps", "synthesizer.critic_share", "synthesizer.accelerator", "evaluation.holdout.x"]
-PLACES += ["output.rows", "output.directory.x", "output"]
+PLACES += ["output.rows", "output.directory.x", "output", "source.url", "source.query"]
 
 
 class TestSecrets:
@@ -238,7 +238,8 @@ class TestSecrets:
         lambda inner: (
             st.lists(inner, max_size=2)
             | st.dictionaries(
-                st.sampled_from([f.alias or n for n, f in RunConfig.model_fields.items()] + ["url", "path"]), inner
+                st.sampled_from([f.alias or n for n, f in RunConfig.model_fields.items()] + ["url", "path", "query"]),
+                inner,
             )
         ),
         max_leaves=8,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth import files
-from synth.files import canonical_json, sha256_file, write_whole
+from synth.files import canonical_json, locked, sha256_file, write_whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=8),
@@ -52,6 +52,25 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_lock_is_on_the_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever held it may have put another folder in its place meanwhile."""
+    folder, flock = tmp_path / "bundle", files.fcntl.flock
+    folder.mkdir()
+
+    def exchanged_meanwhile(descriptor: int, how: int) -> None:
+        if not (tmp_path / "before").exists():
+            folder.rename(tmp_path / "before")
+            folder.mkdir()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", exchanged_meanwhile)
+    with locked(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            flock(descriptor, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB)
+        os.close(descriptor)
 
 
 def test_hash(tmp_path: Path) -> None:

@@ -115,9 +115,7 @@ def full_report(
             return None
         try:
             return utility(real.matrix, synthetic.matrix, learned, codecs, target=target, subgroups=subgroups)
-        except UserError as error:
-            if subgroups:
-                raise
+        except UserError as error:  # what cannot be learned depends on exact rows, so only the report may say it
             said.append(f"Utility was left out: {str(error).removeprefix('utility: ')}.")
             return None
 

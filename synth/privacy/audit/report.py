@@ -26,9 +26,11 @@ def audit_page(content: Mapping[str, Any]) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>Audit</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222;
+  overflow-wrap: break-word; }}
 table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
-td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: left; }}
+td, th {{ padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }}
+.scroll {{ overflow-x: auto; max-width: 100%; }}
 .warning {{ background: #fdecea; border-left: 4px solid #b3261e; padding: .75rem 1rem; }}
 </style></head><body>
 <h1>Audit</h1>
@@ -38,7 +40,8 @@ td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: lef
 <h2>One run with planted canaries</h2>
 <p>{one["canaries"]} records drawn from the public schema, each in by a fair coin of its own, beside {one["rows"]} rows.
 The coins were guessed from the noised tables, the surest first.</p>
-<table><tr><th>guesses</th><th>right</th><th>share</th></tr>{counts}</table>
+<div class="scroll"><table><tr><th scope="col">guesses</th><th scope="col">right</th><th scope="col">share</th></tr>
+{counts}</table></div>
 <p>Whatever the mechanism, ε is at least {one["epsilon_lower_bound"]:.3f} with {100 * one["confidence"]:g} %
 confidence. If the noise is Gaussian, ε is at least {one["noise_epsilon_lower_bound"]:.3f} with
 {100 * one["noise_confidence"]:.10g} % confidence.</p>
@@ -67,8 +70,9 @@ def _shadow(shadow: Mapping[str, Any] | None) -> str:
 were chosen on the first half and are judged on the second. An attack that is always right would show ε ≥
 {shadow["reach"]:.2f} here; more repetitions reach further. Confidence {100 * shadow["confidence"]:g} % for all attacks
 together.</p>
-<table><tr><th>the attack sees</th><th>called in, record in</th><th>called in, record out</th><th>ε at least</th>
-<th>ε at least, if Gaussian</th></tr>{attacks}</table>"""
+<div class="scroll" tabindex="0" role="region" aria-label="Attacks"><table><tr><th scope="col">the attack sees</th>
+<th scope="col">called in, record in</th><th scope="col">called in, record out</th><th scope="col">ε at least</th>
+<th scope="col">ε at least, if Gaussian</th></tr>{attacks}</table></div>"""
 
 
 def _row(cells: Iterable[object]) -> str:

@@ -23,10 +23,10 @@ def pictures(count: int, seed: int, *, told: bool = True) -> tuple[np.ndarray, n
 
 
 def test_utility_and_copies(tmp_path: Path) -> None:
-    real = pictures(700, 0)
+    real = pictures(400, 0)
     outside = Outside(pictures=3, labels=1)
-    good = image_report(real, pictures(350, 1), low=0, high=255, outside=outside)
-    wrong = pictures(350, 2, told=False)
+    good = image_report(real, pictures(250, 1), low=0, high=255, outside=outside)
+    wrong = pictures(250, 2, told=False)
     copied = image_report(
         real, tuple(np.concatenate(both) for both in zip(wrong, real, strict=True)), low=0, high=255, outside=outside
     )

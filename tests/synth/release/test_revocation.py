@@ -13,7 +13,7 @@ import pytest
 
 from synth.errors import NotApproved, UserError, VerificationFailed
 from synth.files import canonical_json
-from synth.release import ATTESTATION, MANIFEST, examine, hand_over, read_list, revoke, seal, verify
+from synth.release import ATTESTATION, MANIFEST, Word, decide, examine, hand_over, read_list, revoke, seal, verify
 
 
 @pytest.fixture
@@ -51,6 +51,24 @@ def test_a_revoked_bundle_stays_so(approved: Path, listed: Path, steward: Any, t
         hand_over(approved, tmp_path / "out", revocations=[listed])
     seal(approved)  # the attestation of a candidate again
     assert examine(approved, revocations=[listed]).state == "revoked"
+
+
+def test_a_revoked_run_stays_so_under_another_manifest(
+    approved: Path, listed: Path, steward: Any, tmp_path: Path, make: Callable[..., Path], values: dict[str, Any]
+) -> None:
+    """The same rows with another answer about them, and so with a manifest that no list names."""
+    revoke(approved, steward.key, lists=[listed])
+    values["datasheet.json"]["title"] = "Another title"
+    again = make(tmp_path / "again", values)
+    assert examine(again).manifest != examine(approved).manifest
+    assert examine(again, revocations=[listed]).state == "revoked"
+    with pytest.raises(NotApproved, match="REVOKED"):
+        decide(again, Word(state="approved", by="Ada"), steward.key, revocations=[listed])
+    steward.approves(again)  # who has no list cannot know
+    with pytest.raises(NotApproved, match="REVOKED"):
+        hand_over(again, tmp_path / "out", revocations=[listed])
+    values["privacy.json"]["x_synth"]["run"] = "toy-2"
+    assert examine(make(tmp_path / "other", values), revocations=[listed]).state == "candidate"
 
 
 def test_by_another_key(approved: Path, listed: Path, steward: Any, stranger: Any) -> None:

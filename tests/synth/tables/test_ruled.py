@@ -292,6 +292,9 @@ class TestWhatCannotBe:
         with pytest.raises(UserError, match="--where: the declared rules leave no such rows"):
             ruled_posterior(model, where)
 
+        with pytest.raises(UserError, match="--balance grade: under the declared rules the model never makes"):
+            drawn(model, 10, where=["age=3", "sex=female"], balance="grade=2:0.5")
+
     def test_a_rule_that_the_model_never_meets(self, tiny: Any) -> None:
         model = tiny.model()
         for member in model.members:

@@ -1,0 +1,85 @@
+"""`synth detect`: whether a table's rows come from a bundle, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.releasing import AsJson, RevocationList, lists_to_read, shown
+from synth.errors import NotBuiltYet
+from synth.privacy.boundary import guarded
+from synth.release import examine
+
+if TYPE_CHECKING:
+    from synth.detect import Detection
+
+VERDICTS = {
+    "whole": "from this bundle: every row of the table is one of its rows",
+    "part": "in part from this bundle: more of its rows are in the table than chance explains",
+    "none": "not from this bundle: no more rows match than chance explains",
+    "unknown": "cannot be told: independent rows would match as well; name a table with more rows or more columns",
+}
+
+
+def detect(
+    file: Annotated[Path, typer.Argument(help="A Parquet or CSV table, or a folder of its files.", show_default=False)],
+    bundle: Annotated[Path, typer.Option("--bundle", help="The bundle folder to compare with.", show_default=False)],
+    revocations: RevocationList = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether a table's rows come from a bundle: all of them, some of them, or none.
+
+    Rows are compared by value, so a shuffled or cut copy, one without metadata, and one with fewer columns or as CSV
+    are found. How often chance alone would show as much stands beside it. The bundle is verified first; only its
+    public files are read, so it costs nothing.
+    """
+    import torch
+
+    from synth import detect as detection
+    from synth.images.model import is_image_model
+
+    verified = examine(bundle, revocations=lists_to_read(bundle, revocations))
+    if is_image_model(bundle / "model"):
+        raise NotBuiltYet(f"{bundle}: this is offered for tables, not for images, by this version")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with guarded("detect"):  # the table may be anybody's: a library's error could quote a value of it
+            found = detection.detect(file, bundle, run_id=verified.run_id)
+    finally:
+        torch.set_num_threads(threads)
+    if as_json:
+        typer.echo(json.dumps({"file": str(file), "bundle": str(bundle), "run": verified.run_id, **asdict(found)}))
+        return
+    for line in _lines(file, verified.run_id, found):
+        typer.echo(shown(line))
+
+
+def _lines(file: Path, run: str, found: Detection) -> Iterator[str]:
+    yield f"{file}: {VERDICTS[found.verdict]}"
+    yield f"  rows: {found.found:,} of {found.rows:,} are the bundle's (run {run}), {found.found / found.rows:.1%}"
+    yield f"  the bundle: {found.bundle_found:,} of its {found.bundle_rows:,} rows are in the table"
+    yield f"  chance: of {found.different:,} different rows {found.different_found:,} match; of others at most"
+    yield f"    {found.expected:.3g} would on average, and as many with probability {_p(found.p_value)} or less"
+    if found.verdict == "part":
+        yield f"  estimated share of rows from the bundle: {found.share:.1%}"
+    without = f"; without {', '.join(found.absent)}" if found.absent else ""
+    yield f"  compared: {len(found.columns)} columns{without}"
+    yield f"  metadata: {_said(found.metadata)}"
+
+
+def _said(metadata: dict[str, Any] | None) -> str:
+    if metadata is None:
+        return "none that a bundle's files have"
+    if metadata["this_run"]:
+        return "says that it is from this run (anyone can write that)"
+    return f"says that it is from run {metadata.get('run', 'unknown')}, which is another (anyone can write that)"
+
+
+def _p(value: float) -> str:
+    return "1e-300" if value < 1e-300 else f"{value:.2g}"

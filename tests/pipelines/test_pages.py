@@ -1,0 +1,211 @@
+"""Every page that a steward or an analyst opens, in a real browser, on a screen and on a phone, by axe-core's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pyarrow.parquet as pq
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from synth.privacy.audit.report import audit_page
+
+WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
+PAGES = ("datasheet.html", "quality.html", "report.html", "evaluation.html", "audit.html")
+CASES = [(page, width) for page in PAGES for width in WIDTHS]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SEEN = """() => ({
+    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src.slice(0, 80)),
+    ids: [...document.querySelectorAll('[id]')].map(e => e.id),
+    links: [...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href')),
+    title: document.title,
+    unseen: [...document.querySelectorAll('h1, h2, dd, td:not(.wide)')].filter(e => !e.getClientRects().length).length,
+})"""
+LONG_WORDS = """() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.trim().replace(/\\s+/g, '_');
+    return document.documentElement.scrollWidth - document.documentElement.clientWidth;
+}"""
+"""Makes one word of every text, and says by how much the page is too wide then."""
+AUDIT: dict[str, Any] = {
+    "reading": "An audit can refute ε, never prove it.",
+    "refuted": False,
+    "declared": None,
+    "charged": False,
+    "rows_of": "bundle clinic-1",
+    "one_run": {
+        "guesses": [1000, 500],
+        "correct": [520, 270],
+        "claimed_epsilon": 1.0,
+        "delta": 1e-5,
+        "covers": "the noised tables of counts",
+        "canaries": 1000,
+        "rows": 400,
+        "epsilon_lower_bound": 0.01,
+        "confidence": 0.999,
+        "noise_epsilon_lower_bound": 0.93,
+        "noise_confidence": 0.999999999,
+    },
+    "shadow": {
+        "repetitions": 100,
+        "reach": 2.3,
+        "confidence": 0.95,
+        "attacks": [
+            {
+                "sees": "all noised tables of counts, and the bins",
+                "true_positives": 20,
+                "members": 25,
+                "false_positives": 10,
+                "non_members": 25,
+                "epsilon_lower_bound": 0.2,
+                "gaussian_epsilon_lower_bound": 0.5,
+            }
+        ],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the browser has met on a page."""
+
+    folder: Path
+    page: dict[str, Any]
+    violations: list[str]
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def pages(quick_bundle: Path, clinic_at: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The pages of one run, by name."""
+    from pipelines.evaluating import evaluate_bundle
+    from synth.evaluate.internal import models
+
+    folder = tmp_path_factory.mktemp("pages")
+    real = clinic_at(folder / "others").table
+    pq.write_table(real, folder / "real.parquet")
+    forest = models.RandomForestClassifier
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "RandomForestClassifier", lambda _, **options: forest(5, **options))
+        evaluation = evaluate_bundle(
+            quick_bundle,
+            real=folder / "real.parquet",
+            training=quick_bundle.parents[2] / "patients.parquet",
+            target=None,
+            subgroups=["ward"],
+            out=folder / "internal",
+        )
+    (folder / "audit.html").write_text(audit_page(AUDIT))
+    yield {
+        "datasheet.html": quick_bundle / "datasheet.html",
+        "quality.html": quick_bundle / "quality.html",
+        "report.html": quick_bundle.parent / "internal" / "report.html",
+        "evaluation.html": evaluation,
+        "audit.html": folder / "audit.html",
+    }
+
+
+@pytest.fixture(scope="module")
+def seen(pages: dict[str, Path], chromium: Path) -> dict[tuple[str, str], Seen]:
+    """Every page at every width. The browser is closed before a test looks: its event loop must not outlive this."""
+    found = {}
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(chromium), args=FLAGS)
+        for name, path in pages.items():
+            page = browser.new_page(reduced_motion="reduce")
+            messages: list[str] = []
+            requests: list[str] = []
+            page.on("console", lambda message, to=messages: to.append(f"{message.type}: {message.text}"))
+            page.on("pageerror", lambda error, to=messages: to.append(str(error)))
+            page.on("request", lambda request, to=requests: to.append(request.url))
+            for width, (across, down) in WIDTHS.items():
+                page.set_viewport_size({"width": across, "height": down})
+                if width == "desk":
+                    page.goto(path.as_uri())
+                # Colours, the slow rule, do not depend on the width.
+                rules = {"color-contrast": {"enabled": width == "desk"}}
+                axe = Axe().run(page, options={"resultTypes": ["violations"], "rules": rules}).response
+                violations = [
+                    f"{rule['impact']} {rule['id']}: {node['html'][:160]}"
+                    for rule in axe["violations"]
+                    for node in rule["nodes"]
+                ]
+                found[name, width] = Seen(path.parent, page.evaluate(SEEN), violations, messages, requests)
+            found[name, "phone"].page["wide_with_long_words"] = page.evaluate(LONG_WORDS)
+            page.close()
+        browser.close()
+    return found
+
+
+@pytest.mark.parametrize(("name", "width"), CASES)
+class TestPage:
+    def test_it_asks_for_nothing_and_complains_of_nothing(self, seen: Any, name: str, width: str) -> None:
+        found = seen[name, width]
+        assert [urlparse(url).path.rpartition("/")[2] for url in found.requests if not url.startswith("data:")] == [
+            name
+        ]
+        assert found.messages == []
+        assert found.page["title"]
+
+    def test_it_fits(self, seen: Any, name: str, width: str) -> None:
+        page = seen[name, width].page
+        assert page["wide"] <= 0
+        assert page["images"] == []
+        assert page["unseen"] == 0
+
+    def test_links_lead_somewhere(self, seen: Any, name: str, width: str) -> None:
+        found = seen[name, width]
+        ids = found.page["ids"]
+        assert len(ids) == len(set(ids))
+        for link in found.page["links"]:
+            if link.startswith("#"):
+                assert unquote(link[1:]) in ids
+            elif not urlparse(link).scheme:
+                assert (found.folder / unquote(urlparse(link).path)).is_file(), link
+
+    def test_everybody_can_use_it(self, seen: Any, name: str, width: str) -> None:
+        assert [line for line in seen[name, width].violations if line.startswith(("serious", "critical"))] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_long_names_fit_a_phone(seen: Any, name: str) -> None:
+    assert seen[name, "phone"].page["wide_with_long_words"] <= 0
+
+
+def test_the_browser_finds_what_is_wrong(chromium: Path, tmp_path: Path) -> None:
+    """A page with each defect: the looks above have power."""
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<!doctype html><html><head><title>Bad</title></head><body><div style='width: 3000px'>wide</div>"
+        "<img src='absent.png'><p style='color: #ccc; background: #fff'>faint words</p>"
+        "<script>console.error('no')</script></body></html>"
+    )
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(chromium), args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        messages: list[str] = []
+        requests: list[str] = []
+        page.on("console", lambda message: messages.append(message.type))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(bad.as_uri())
+        facts = page.evaluate(SEEN)
+        rules = {rule["id"] for rule in Axe().run(page).response["violations"]}
+        browser.close()
+    assert facts["wide"] > 2000 and len(facts["images"]) == 1
+    assert "error" in messages and len(requests) == 2
+    assert {"color-contrast", "image-alt", "html-has-lang"} <= rules
