@@ -44,7 +44,7 @@ SLACK = 2.0
 """Factor on each row's probability: rows are drawn by strata, then swept, so its count is not exactly binomial."""
 RULED_SLACK = 2.0
 """A further one where rules hold: their probability is taken from the states, and values decide the rest."""
-JUDGED_ROWS = 5_000
+JUDGED_ROWS = 20_000
 """Different rows of the table, drawn at random, whose probability is computed."""
 DIGITS = 6
 """Real numbers without declared decimals are compared to so many digits: single precision keeps them."""

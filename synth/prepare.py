@@ -74,7 +74,7 @@ def note_large_delta(folder: RunFolder, delta: float, noised_rows: float) -> Non
     large = delta * noised_rows >= 1
     if large:
         logger.warning("warning: δ=%g is not below one over the noised number of rows; use a smaller one", delta)
-    folder.note("large-delta", large)
+    folder.note("delta", {"large": large})
 
 
 def plan_run(run: Run) -> tuple[Layout, TablePlan]:

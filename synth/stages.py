@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from synth import release
 from synth.config import Run
-from synth.errors import PrivacyRefusal, SynthError
+from synth.errors import PrivacyRefusal
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.internal.rules import BrokenRows, rule_scores
 from synth.evaluate.public import cells_of, public_scores
@@ -359,7 +359,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         raise PrivacyRefusal(f"settle: {forgotten[0].name!r} was reserved and never spent; nothing may be published")
     budget = ledger.population(population)
     if budget is None:
-        raise SynthError(f"ledger: population {population} is gone while its run was under way")
+        raise PrivacyRefusal(f"settle: run {folder.run_id} has no reservation in this ledger; nothing may be published")
     delta = run.config.privacy.delta
     # Worked out before the account is closed: nothing that can fail comes between that and the statement.
     statement = functools.partial(
@@ -376,7 +376,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         events=events,
         noise_protection=noise_protection(events),
         accountant=accountant(events),
-        not_covered=not_covered(run.declared, large_delta=bool(folder.noted("large-delta"))),
+        not_covered=not_covered(run.declared, large_delta=bool(folder.noted("delta")["large"])),
         population_epsilon=budget.epsilon,
         population_delta=budget.delta,
         population_overlaps=budget.overlaps,

@@ -141,6 +141,9 @@ class TestStrangers:
         assert (found["verdict"], found["found"], found["expected"]) == ("none", 0, 0.0)
 
 
+NAMES = ("age", "sex", "ward", "grade")
+
+
 def matches(model: TableModel, names: tuple[str, ...]) -> tuple[float, float]:
     """How many different rows of a draw are said to be in another at most, and how many are, on average over ten.
 
@@ -164,9 +167,11 @@ class TestChance:
         assert seen <= expected <= 4 * seen + 10
 
     def test_matches_between_draws_that_meet_rules(self, clinic: Any, quick_run: Callable[[Path], Path]) -> None:
-        clinic.schema["rules"] = ["not (sex = male and ward = north)", "not (sex = male and age < 50)"]
+        determined = {"determines": ["ward", "grade"], "map": {"north": 1, "south": 2, "east": 2}}
+        clinic.column("ward")["nullable"] = False
+        clinic.schema["rules"] = ["not (sex = male and ward = north)", "not (sex = male and age < 50)", determined]
         clinic.run["privacy"]["epsilon"] = 30.0
-        expected, seen = matches(TableModel.load(quick_run(clinic.write().run_yaml) / "model"), ("age", "sex", "ward"))
+        expected, seen = matches(TableModel.load(quick_run(clinic.write().run_yaml) / "model"), NAMES)
         assert seen <= expected <= 4 * seen + 10
 
     def test_as_many_by_chance(self) -> None:

@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 
 from synth.privacy.audit.report import audit_page
 
-WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
+WIDTHS = {"desk": (1280, 900), "phone": (320, 844)}
 PAGES = ("datasheet.html", "quality.html", "report.html", "evaluation.html", "audit.html")
 CASES = [(page, width) for page in PAGES for width in WIDTHS]
 FLAGS = [

@@ -40,7 +40,8 @@ td, th {{ padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; text-a
 <h2>One run with planted canaries</h2>
 <p>{one["canaries"]} records drawn from the public schema, each in by a fair coin of its own, beside {one["rows"]} rows.
 The coins were guessed from the noised tables, the surest first.</p>
-<div class="scroll"><table><tr><th scope="col">guesses</th><th scope="col">right</th><th scope="col">share</th></tr>
+<div class="scroll" tabindex="0" role="region" aria-label="Guesses"><table><tr>
+<th scope="col">guesses</th><th scope="col">right</th><th scope="col">share</th></tr>
 {counts}</table></div>
 <p>Whatever the mechanism, ε is at least {one["epsilon_lower_bound"]:.3f} with {100 * one["confidence"]:g} %
 confidence. If the noise is Gaussian, ε is at least {one["noise_epsilon_lower_bound"]:.3f} with

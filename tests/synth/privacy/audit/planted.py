@@ -393,7 +393,7 @@ def ledger_skipped(*steps: str) -> Iterator[None]:
         "reserve": reserve,
         "spend": lambda self, run_id, event: None,
         "settle": lambda self, run_id: SimpleNamespace(hash="0" * 64),
-        "population": lambda self, name: SimpleNamespace(epsilon=1.0, delta=1e-5, cap=None, candidates=1),
+        "population": lambda self, name: SimpleNamespace(epsilon=1.0, delta=1e-5, overlaps=(), cap=None, candidates=1),
     }
     with ExitStack() as stack:
         for step in steps:
