@@ -23,7 +23,8 @@ def audit(
         Path | None,
         typer.Option(
             "--public-table",
-            help="Audit on this table: free. That it is public, and no copy of private rows, is your declaration.",
+            help="Audit on this table (images: in Parquet): free. That it is public, and no copy of private "
+            "rows, is your declaration.",
             show_default=False,
         ),
     ] = None,

@@ -17,12 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from safetensors.numpy import save
 
+from synth.config import Source
 from synth.errors import InvalidSource
 from synth.files import PRIVATE_FILE, write_whole
 from synth.image_schema import ImageSchema
 from synth.images.picture import blank, read_picture
-from synth.images.source import Labelled
+from synth.images.source import Labelled, open_images
 from synth.images.transform import Transform
+from synth.privacy.contributions import bound_contributions
 
 BATCH_ROWS = 256
 BATCH_VALUES = 1 << 22
@@ -40,6 +42,16 @@ class Outside:
 
     pictures: int
     labels: int
+
+
+def encode_source(
+    source: Source, schema: ImageSchema, transform: Transform, destination: Path, *, sample: Path
+) -> Outside:
+    """Encode a source as a run does: at most m pictures a person. Raises InvalidSource; otherwise as `encode`."""
+    opened, stays = open_images(source, schema), None
+    if schema.person_column is not None:
+        stays = bound_contributions(opened.persons(), max_rows_per_person=schema.max_rows_per_person)
+    return encode(opened.rows(), schema, transform, destination, sample=sample, stays=stays)
 
 
 def encode(

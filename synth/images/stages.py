@@ -25,14 +25,13 @@ from synth.files import PRIVATE_FOLDER, sha256_text, write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
 from synth.images.contact_sheet import contact_sheets
 from synth.images.denoise import denoise
-from synth.images.encode import Outside, read_coefficients
-from synth.images.encode import encode as encode_rows
+from synth.images.encode import Outside, encode_source, read_coefficients
 from synth.images.fit import fit
 from synth.images.measure import FEATURE_PART, ImageMeasurer, load_measurements, save_measurements
 from synth.images.model import ImageModel, model_of
 from synth.images.picture import blank, read_picture
 from synth.images.sample import arrow_schema, sample_images
-from synth.images.source import class_of, open_images
+from synth.images.source import class_of
 from synth.images.transform import transform_of
 from synth.ingest import at_rest
 from synth.parquet import synthetic_metadata, write_parts
@@ -40,7 +39,6 @@ from synth.prepare import note_large_delta, plan_images_of
 from synth.privacy.audit.images import audit_of_images
 from synth.privacy.audit.one_run import Audit
 from synth.privacy.boundary import without_values
-from synth.privacy.contributions import bound_contributions
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import RunFolder
 from synth.schema import public_yaml
@@ -61,14 +59,10 @@ def schema_of(run: Run) -> ImageSchema:
 def encode(folder: RunFolder) -> None:
     """One pass over the private pictures into the run's working file."""
     run = folder.run()
-    schema, stays = schema_of(run), None
+    schema = schema_of(run)
+    transform = transform_of(schema.image, len(schema.target.classes))
     with at_rest(run.files.path):
-        source = open_images(run.files, schema)
-        if schema.person_column is not None:
-            stays = bound_contributions(source.persons(), max_rows_per_person=schema.max_rows_per_person)
-        transform = transform_of(schema.image, len(schema.target.classes))
-        rows, sample = source.rows(), folder.private / SAMPLE
-        outside = encode_rows(rows, schema, transform, folder.codes, sample=sample, stays=stays)
+        outside = encode_source(run.files, schema, transform, folder.codes, sample=folder.private / SAMPLE)
     write_whole(folder.private / OUTSIDE, json.dumps(asdict(outside)))
     logger.info("encode: the pictures are encoded")
 

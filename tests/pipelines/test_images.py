@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
+
+from synth.privacy.audit import images as image_audit
+from synth.privacy.audit import long
+from synth.privacy.ledger import Ledger
+from synth.privacy.noise import NoiseSource
 
 CANARY = b"zq-canary"
 PATIENTS = 60
@@ -118,6 +124,17 @@ def test_from_a_folder_to_a_bundle(
     refused = synth("sample", bundle, "--rows", 9, "--balance", "side", "-o", drawn)
     assert refused.code == 2 and "for tables" in refused.err
 
+    spent = (ward / "ledger.db").read_bytes()
+    audited = synth("audit", ward / "run.yaml", "--bundle", bundle, "--repetitions", 8, "--canaries", 100)
+    # A sound build is refuted with probability below 1e-6 (guesses, by the theorem) and 1e-9 (noise).
+    assert audited.code == 0 and "cost no budget" in audited.err, audited.err
+    found = audit_at(audited.out)
+    assert (found["rows_of"], found["charged"], found["refuted"]) == ("bundle", False, False)
+    assert (found["one_run"]["canaries"], found["one_run"]["rows"]) == (100, table.num_rows)
+    assert [attack["members"] for attack in found["shadow"]["attacks"]] == [2, 2, 2]
+    assert (ward / "ledger.db").read_bytes() == spent
+    assert shared(ward / "out") == [] and {path.name for path in Path(audited.out).parents[1].iterdir()} == {"internal"}
+
     for place in (ward, home):
         for path in place.rglob("*"):
             if "scans" in path.relative_to(place).parts or path.name == "labels.csv":
@@ -158,3 +175,90 @@ def test_a_cap_holds_for_pictures_too(ward: Path, synth: Callable[..., Any]) -> 
     synth("budget", "cap", "ward", 3, "--ledger", f"sqlite:///{ward}/ledger.db")
     refused = synth("run", ward / "run.yaml")
     assert refused.code == 3 and "ward" in refused.err
+
+
+def audit_at(printed: str) -> dict[str, Any]:
+    """What an audit has found, from the path that it printed."""
+    found: dict[str, Any] = json.loads(Path(printed.strip()).with_suffix(".json").read_text())
+    return found
+
+
+def as_parquet(ward: Path, file: str) -> Path:
+    """The ward's scans in one file, three of each patient, without text."""
+    rng, rows = np.random.default_rng(1), 3 * PATIENTS
+    content = pa.array([{"bytes": scan(rng, i % 5 < 2)} for i in range(rows)], pa.struct([("bytes", pa.binary())]))
+    sides = pa.array([7 * (i % 5 < 2) for i in range(rows)])
+    people = pa.array([f"P{i // 3}" for i in range(rows)])
+    pq.write_table(pa.table({"image": content, "side": sides, "patient": people}), ward / file)
+    return ward / file
+
+
+class TenTimesTooSmall(NoiseSource):
+    def standard_normal(self, count: int) -> np.ndarray:
+        return super().standard_normal(count) / 10
+
+
+def test_public_pictures_are_audited_for_free(
+    ward: Path, synth: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = as_parquet(ward, "public.parquet")
+    (ward / "labels.csv").unlink()  # the run's own source is not even there
+    options = ("--public-table", table, "--repetitions", 0, "--canaries", 100)
+    outcome = synth("audit", ward / "run.yaml", *options)
+    assert outcome.code == 0, outcome.err  # a false alarm is rarer than 1e-6
+    found = audit_at(outcome.out)
+    assert (found["rows_of"], found["charged"], found["shadow"]) == ("public table", False, None)
+    # Two scans of each patient, and canaries of whole patients.
+    assert (found["one_run"]["rows"], found["one_run"]["rows_per_canary"]) == (2 * PATIENTS, 2)
+    assert "is the declaration of whoever named it" in Path(outcome.out.strip()).read_text()
+
+    monkeypatch.setattr(long, "FREE_ROWS", 50)
+    # A canary's matrix is never shorter than .2, so the noise alone shows μ above .2·10·√.6 times the claimed one.
+    monkeypatch.setattr(image_audit, "NoiseSource", TenTimesTooSmall)
+    refuted = synth("audit", ward / "run.yaml", *options)
+    assert refuted.code == 1 and "the claim is refuted" in refuted.err
+    assert audit_at(refuted.out)["refuted"] and audit_at(refuted.out)["one_run"]["rows"] == 50
+    assert not (ward / "ledger.db").exists()
+
+
+def test_private_pictures_are_charged_once_and_told_to_the_steward(ward: Path, synth: Callable[..., Any]) -> None:
+    told = synth("audit", ward / "run.yaml", "--canaries", 50, "--json")
+    assert told.code == 0 and "in the page alone" in told.err, told.err
+    answer = json.loads(told.out)
+    found = audit_at(answer["report"])
+    assert answer["refuted"] is None and isinstance(found["refuted"], bool)
+    assert (found["rows_of"], found["charged"], found["shadow"]) == ("private rows", True, None)
+    assert found["one_run"]["rows"] == 2 * PATIENTS
+    ledger = Ledger.open(f"sqlite:///{ward}/ledger.db")
+    account = ledger.population("ward")
+    assert account is not None and account.epsilon == 8.0
+    assert len(account.charged) == 1 and not account.open
+    folder = Path(answer["report"]).parents[1]
+    assert {path.name for path in folder.iterdir()} == {"internal"}
+    assert not any(CANARY in path.read_bytes() for path in (ward / "out").rglob("*") if path.is_file())
+    ledger.set_cap("ward", 9.0)
+    (ward / "labels.csv").unlink()  # refused before it is looked for
+    refused = synth("audit", ward / "run.yaml")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (3, "", 1)
+    assert len(list((ward / "out").iterdir())) == 1
+
+
+@pytest.mark.parametrize("alias", ["symlink_to", "hardlink_to", None])
+def test_private_pictures_are_no_public_table(ward: Path, synth: Callable[..., Any], alias: str | None) -> None:
+    source = as_parquet(ward, "scans.parquet")
+    run, named = {"source": {"path": "scans.parquet"}}, source
+    if alias is not None:
+        named = ward / "alias"
+        getattr(named, alias)(source)
+    (ward / "empty").mkdir()
+    calls: list[tuple[dict[str, Any], Path, str]] = [
+        (run, named, "whose rows are private"),
+        ({}, ward / "labels.csv", "whose rows are private"),
+        ({}, ward / "scans", "whose rows are private"),
+        ({}, ward / "empty", "is a folder"),
+    ]
+    for changes, table, words in calls:
+        outcome = synth("audit", write(ward, changes), "--public-table", table)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
+        assert words in outcome.err
+    assert not (ward / "out").exists() and not (ward / "ledger.db").exists()

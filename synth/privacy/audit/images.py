@@ -1,4 +1,4 @@
-"""The one-run audit of a run on images, on its own synthetic pictures: post-processing, so free and public.
+"""The one-run audit of a run on images. On its own synthetic pictures it is post-processing, so free and public.
 
 Planted pictures are saturated random blobs: nothing like a class, unlike each other, and longer than the clipping
 length, so that each moves the second moments about as far as the definition allows. The other releases, a tenth of the
@@ -19,14 +19,14 @@ from scipy.special import gammaincinv
 
 from synth.config import Source
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
-from synth.images.encode import encode, read_coefficients
+from synth.images.encode import encode, encode_source, read_coefficients
 from synth.images.measure import ImageMeasurements, ImageMeasurer
 from synth.images.png import write_png
 from synth.images.sample import arrow_schema
-from synth.images.source import Labelled, class_of, open_images
+from synth.images.source import Labelled, class_of
 from synth.images.transform import Transform
 from synth.parquet import write_file
-from synth.privacy.audit.canaries import BoolArray, Canaries, fair_coins, planted
+from synth.privacy.audit.canaries import CROWDING, MAX_PLANTED_ROWS, BoolArray, Canaries, fair_coins, planted
 from synth.privacy.audit.one_run import (
     CANARIES,
     HALF_GRID,
@@ -37,7 +37,6 @@ from synth.privacy.audit.one_run import (
     judge,
     scores_of,
 )
-from synth.privacy.contributions import bound_contributions
 from synth.privacy.image_budget import SECOND_MOMENTS, ImagePlan
 from synth.privacy.noise import NoiseSource
 
@@ -53,8 +52,10 @@ ImageMechanism = Callable[[Sequence[Path]], ImageMeasurements]
 """Working files in, one after the other as one source; noised measurements out."""
 
 
-def measuring(schema: ImageSchema, transform: Transform, plan: ImagePlan) -> ImageMechanism:
-    """The mechanism of a run as it is, charging nothing: no private picture is among the files."""
+def measuring(
+    schema: ImageSchema, transform: Transform, plan: ImagePlan, charge: Callable[[str], None] = free
+) -> ImageMechanism:
+    """The mechanism of a run as it is. Where a private picture is among the files, the caller brings a charge."""
 
     def mechanism(files: Sequence[Path]) -> ImageMeasurements:
         return ImageMeasurer(
@@ -63,7 +64,7 @@ def measuring(schema: ImageSchema, transform: Transform, plan: ImagePlan) -> Ima
             classes=len(schema.target.classes),
             plan=plan,
             noise=NoiseSource(),
-            charge=free,
+            charge=charge,
         ).measure()
 
     return mechanism
@@ -80,32 +81,49 @@ def audit_of_images(
     canaries: int = CANARIES,
     mechanism: ImageMechanism | None = None,
 ) -> Audit:
-    """Plant canaries beside the synthetic pictures, measure once with fresh noise, and bound ε from below.
+    """The audit that a run makes of itself, on the first AUDITED_ROWS synthetic rows; see `one_run_audit_of_images`."""
+    base = folder / "base.arrow"
+    encode(synthetic_rows(batches, schema, AUDITED_ROWS), schema, transform, base, sample=folder / "sample")
+    return one_run_audit_of_images(
+        base, schema, transform, plan, delta=delta, folder=folder, canaries=canaries, mechanism=mechanism
+    )
+
+
+def one_run_audit_of_images(
+    base: Path,
+    schema: ImageSchema,
+    transform: Transform,
+    plan: ImagePlan,
+    *,
+    delta: float,
+    folder: Path,
+    canaries: int = CANARIES,
+    mechanism: ImageMechanism | None = None,
+) -> Audit:
+    """Plant canaries beside the pictures of `base`, measure once with fresh noise, and bound ε from below.
 
     Args:
-        batches: synthetic rows; the first AUDITED_ROWS are used.
+        base: encoded pictures, each known to the attacker.
         schema: the public schema.
         transform: the feature map.
         plan: the releases and the claim.
         delta: δ of the claim.
         folder: working files, an existing folder of the caller's.
-        canaries: how many to plant.
-        mechanism: what is audited; by default the run's own measuring.
+        canaries: how many to plant; fewer of large pictures, or with many rows a person.
+        mechanism: what is audited; by default the run's own measuring, charging nothing. A caller whose base holds
+            private pictures brings one that charges.
     """
-    base, encoded = folder / "base.arrow", folder / "canaries.arrow"
-    encode(_first_rows(batches, schema), schema, transform, base, sample=folder / "sample")
-    pixels, labels = _draw(schema, transform, max(8, min(canaries, MOST_PIXELS // math.prod(schema.image.shape))))
-    found = planted(_records(schema, pixels, labels), fair_coins(len(labels)), schema)
-    _encode_included(found, schema, transform, folder, encoded)
+    encoded = folder / "canaries.arrow"
+    most = min(
+        MOST_PIXELS // math.prod(schema.image.shape), MAX_PLANTED_ROWS // (CROWDING * schema.max_rows_per_person)
+    )
+    pixels, labels = draw_blobs(schema, transform, max(8, min(canaries, most)))
+    found = planted(records_of(schema, pixels, labels), fair_coins(len(labels)), schema)
+    encode_included(found, schema, transform, folder, encoded)
     measured = (mechanism or measuring(schema, transform, plan))([base, encoded])
 
-    known = np.zeros(measured.moments.shape)
-    rows = 0
-    for label, x in read_coefficients(base):
-        _add(known, measured.vectors(label, x), label)
-        rows += len(label)
+    rest, rows = rest_of(measured, base)
     suspects = measured.vectors(labels, transform.coefficients(pixels))
-    rest = measured.moments - known
     scores = _scores(rest, suspects, labels, measured.moment_noise, rows=(found.rows_kept, found.rows_each))
     return judge(
         rows=rows,
@@ -116,6 +134,15 @@ def audit_of_images(
         delta=delta,
         covers=COVERS,
     )
+
+
+def rest_of(measured: ImageMeasurements, base: Path) -> tuple[FloatArray, int]:
+    """The noised second moments less those of the known pictures [classes, d + 1, d + 1], and how many these are."""
+    known, rows = np.zeros(measured.moments.shape), 0
+    for label, x in read_coefficients(base):
+        _add(known, measured.vectors(label, x), label)
+        rows += len(label)
+    return measured.moments - known, rows
 
 
 def _scores(
@@ -157,21 +184,22 @@ def _add(sums: FloatArray, u: FloatArray, labels: IntArray) -> None:
         sums[label] += part.T @ part
 
 
-def _draw(schema: ImageSchema, transform: Transform, count: int) -> tuple[npt.NDArray[np.uint16], IntArray]:
+def draw_blobs(schema: ImageSchema, transform: Transform, count: int) -> tuple[npt.NDArray[np.uint16], IntArray]:
     """Saturated random blobs [count, height, width, channels] and random classes [count]; they are no secret."""
     rng = np.random.default_rng()
     z = rng.standard_normal((count, min(transform.size, 64))) * transform.longest / 4
     return transform.pixels(z), rng.integers(0, len(schema.target.classes), count)
 
 
-def _records(schema: ImageSchema, pixels: npt.NDArray[np.uint16], labels: IntArray) -> pa.RecordBatch:
+def records_of(schema: ImageSchema, pixels: npt.NDArray[np.uint16], labels: IntArray) -> pa.RecordBatch:
+    """Pictures [n, height, width, channels] and classes [n] as rows."""
     files = [{"bytes": write_png(picture, schema.image.bits), "path": None} for picture in pixels]
     values = np.array(schema.target.values, dtype=np.int64)[labels]
     expected = arrow_schema(schema)
     return pa.record_batch([pa.array(files, expected.field(0).type), pa.array(values)], schema=expected)
 
 
-def _encode_included(
+def encode_included(
     found: Canaries, schema: ImageSchema, transform: Transform, folder: Path, destination: Path
 ) -> None:
     """The included canaries as a source of their own, read and bounded as any source is."""
@@ -181,14 +209,12 @@ def _encode_included(
         table = table.append_column(schema.person_column, pa.array([f"canary-{i}" for i in chosen]))
     path = folder / "canaries.parquet"
     write_file([table], table.schema, path, {})
-    source, stays = open_images(Source(path=path), schema), None
-    if schema.person_column is not None:
-        stays = bound_contributions(source.persons(), max_rows_per_person=schema.max_rows_per_person)
-    encode(source.rows(), schema, transform, destination, sample=folder / "sample", stays=stays)
+    encode_source(Source(path=path), schema, transform, destination, sample=folder / "sample")
 
 
-def _first_rows(batches: Iterable[pa.RecordBatch], schema: ImageSchema) -> Iterator[Labelled]:
-    left = AUDITED_ROWS
+def synthetic_rows(batches: Iterable[pa.RecordBatch], schema: ImageSchema, most: int) -> Iterator[Labelled]:
+    """The first rows of a bundle; each is nobody's and counts by itself."""
+    left = most
     for batch in batches:
         for row in batch.slice(0, left).to_pylist():
             yield Labelled(row[IMAGE_COLUMN]["bytes"], class_of(row[schema.target.name], schema.target))

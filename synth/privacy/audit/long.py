@@ -13,23 +13,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synth.config import Run, load_run
+from synth.config import Database, Run, load_run
 from synth.errors import SynthError, UserError
 from synth.files import write_whole
 from synth.ingest import at_rest, check_header, read_batches, read_persons
 from synth.prepare import plan_run, refuse_large_delta
+from synth.privacy.audit.long_images import ImageAudit
 from synth.privacy.audit.one_run import Audit, encode_source, free, measuring, one_run_audit
 from synth.privacy.audit.report import audit_page
 from synth.privacy.audit.shadow import MIN_REPETITIONS, ShadowAudit, shadow_audit
 from synth.privacy.audit.synthetic_rows import encode_free_rows, first_rows
 from synth.privacy.boundary import guarded
-from synth.privacy.budget import TablePlan
 from synth.privacy.contributions import bound_contributions
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger
@@ -38,7 +38,6 @@ from synth.run_folder import RunFolder, create_run_folder, delete_leftovers, hol
 from synth.tables.codec import codecs_of
 from synth.tables.decode import arrow_schema
 from synth.tables.encode import encode
-from synth.tables.measure import Layout
 from synth.tables.plan import refuse_too_large
 from synth.tables.train import FitSettings
 
@@ -77,6 +76,107 @@ class Report:
     refuted: bool | None
 
 
+class Audited(Protocol):
+    """The mechanism of a run, on a table or on images, and how rows are brought to it."""
+
+    @property
+    def events(self) -> tuple[GaussianEvent, ...]:
+        """What one audit on private rows spends."""
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """Of a bundle's rows."""
+
+    def check_source(self) -> None:
+        """Look at the header of the run's source. Raises InvalidSource."""
+
+    def check_public(self, table: Path) -> None:
+        """Look at the header of a public table. Raises InvalidSource or UserError."""
+
+    def encode_source(self, destination: Path) -> None:
+        """Encode the private rows as a run does."""
+
+    def encode_public(self, table: Path, destination: Path, *, rows: int) -> None:
+        """Encode the first rows of a public table, with at most as many of a person as may stay."""
+
+    def encode_synthetic(self, batches: Iterator[pa.RecordBatch], destination: Path, *, rows: int) -> None:
+        """Encode the first rows of a bundle."""
+
+    def one_run(self, base: Path, folder: Path, *, canaries: int, charge: Callable[[str], None] | None = None) -> Audit:
+        """The one-run audit on encoded rows; `charge` where they are private."""
+
+    def shadow(self, base: Path, folder: Path, *, repetitions: int, progress: Callable[[int], None]) -> ShadowAudit:
+        """Shadow tables on encoded rows that cost nothing."""
+
+
+class TableAudit:
+    """An `Audited`: the mechanism of a run on a table."""
+
+    def __init__(self, run: Run) -> None:
+        """Bind to a run; nothing is read. Raises what says that the table is too large."""
+        self._run, self._schema, self._delta = run, run.table, run.config.privacy.delta
+        self._layout, self._plan = plan_run(run)
+        refuse_too_large(self._layout, codecs_of(run.table))
+
+    @property
+    def events(self) -> tuple[GaussianEvent, ...]:
+        """See `Audited`."""
+        return self._plan.releases
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """See `Audited`."""
+        return arrow_schema(self._schema, codecs_of(self._schema))
+
+    def check_source(self) -> None:
+        """See `Audited`."""
+        check_header(self._run.rows, self._schema)
+
+    def check_public(self, table: Path) -> None:
+        """See `Audited`."""
+        check_header(table, self._schema)
+
+    def encode_source(self, destination: Path) -> None:
+        """See `Audited`."""
+        with at_rest(self._run.rows) as source:
+            encode_source(source, self._schema, destination)
+
+    def encode_public(self, table: Path, destination: Path, *, rows: int) -> None:
+        """See `Audited`."""
+        encode(first_rows(_bounded(table, self._run), rows), codecs_of(self._schema), destination)
+
+    def encode_synthetic(self, batches: Iterator[pa.RecordBatch], destination: Path, *, rows: int) -> None:
+        """See `Audited`."""
+        encode_free_rows(batches, self._schema, destination, rows=rows)
+
+    def one_run(self, base: Path, folder: Path, *, canaries: int, charge: Callable[[str], None] | None = None) -> Audit:
+        """See `Audited`."""
+        return one_run_audit(
+            base,
+            self._schema,
+            layout=self._layout,
+            plan=self._plan,
+            delta=self._delta,
+            folder=folder,
+            canaries=canaries,
+            mechanism=None if charge is None else measuring(self._schema, self._layout, self._plan, charge),
+        )
+
+    def shadow(self, base: Path, folder: Path, *, repetitions: int, progress: Callable[[int], None]) -> ShadowAudit:
+        """See `Audited`."""
+        return shadow_audit(
+            base,
+            self._schema,
+            layout=self._layout,
+            mechanism=measuring(self._schema, self._layout, self._plan, free),
+            settings=SMALL_FIT,
+            delta=self._delta,
+            folder=folder,
+            repetitions=repetitions,
+            progress=progress,
+        )
+
+
 def long_audit(
     run_file: Path,
     *,
@@ -101,46 +201,28 @@ def long_audit(
     canaries = LONG_CANARIES if canaries is None else canaries
     _refuse_misuse(bundle, public_table, repetitions, canaries)
     run = load_run(run_file)
-    run.table.refuse_unconfirmed()
+    run.declared.refuse_unconfirmed()
     refuse_large_delta(run)
-    layout, plan = plan_run(run)
-    refuse_too_large(layout, codecs_of(run.table))
+    audited: Audited = TableAudit(run) if run.images is None else ImageAudit(run, run.images)
     if bundle is None and public_table is None:
-        return _on_private_rows(run, ledger, layout, plan, canaries=canaries)
+        return _on_private_rows(run, ledger, audited, canaries=canaries)
     if public_table is not None:
         _refuse_source(public_table, run)
-        check_header(public_table, run.table)
-    parts = _parts(bundle, run) if bundle is not None else []
+        audited.check_public(public_table)
+    parts = _parts(bundle, run, audited.arrow_schema) if bundle is not None else []
     with _working(run) as folder:
         base, small = folder.private / "base.arrow", folder.private / "small.arrow"
         for file, rows in ((base, FREE_ROWS), (small, SHADOW_ROWS)):
             if public_table is not None:
-                encode(first_rows(_bounded(public_table, run), rows), codecs_of(run.table), file)
+                audited.encode_public(public_table, file, rows=rows)
             else:
-                encode_free_rows(_batches(parts), run.table, file, rows=rows)
-        found = one_run_audit(
-            base,
-            run.table,
-            layout=layout,
-            plan=plan,
-            delta=run.config.privacy.delta,
-            folder=folder.private,
-            canaries=canaries,
-        )
+                audited.encode_synthetic(_batches(parts), file, rows=rows)
+        found = audited.one_run(base, folder.private, canaries=canaries)
         logger.info("audit: the one-run audit is done")
         shadow = None
         if repetitions != 0:
-            shadow = shadow_audit(
-                small,
-                run.table,
-                layout=layout,
-                mechanism=measuring(run.table, layout, plan, free),
-                settings=SMALL_FIT,
-                delta=run.config.privacy.delta,
-                folder=folder.private,
-                repetitions=repetitions or REPETITIONS,
-                progress=_plain_progress(repetitions or REPETITIONS),
-            )
+            times = repetitions or REPETITIONS
+            shadow = audited.shadow(small, folder.private, repetitions=times, progress=_plain_progress(times))
         return _report(folder, "bundle" if bundle is not None else "public table", found, shadow)
 
 
@@ -158,36 +240,29 @@ def _refuse_misuse(bundle: Path | None, public_table: Path | None, repetitions: 
         raise UserError(f"--repetitions: 0 or a multiple of 4 from {MIN_REPETITIONS}, not {repetitions}")
 
 
-def _on_private_rows(
-    run: Run, open_ledger: Callable[[bool], Ledger], layout: Layout, plan: TablePlan, *, canaries: int
-) -> Report:
+def _on_private_rows(run: Run, open_ledger: Callable[[bool], Ledger], audited: Audited, *, canaries: int) -> Report:
     """One run of the mechanism on the private rows and planted canaries, charged as any run is."""
-    events = {event.name: event for event in plan.releases}
-    population = run.table.ledger_population
+    events = {event.name: event for event in audited.events}
+    population = run.declared.ledger_population
     open_ledger(False).refuse_if_over_cap(population, list(events.values()))
     with guarded("audit"):
-        check_header(run.rows, run.table)
+        audited.check_source()
     ledger = open_ledger(True)
     with _working(run, ledger) as folder:
         ledger.reserve(
             population=population,
-            dataset=run.table.dataset,
+            dataset=run.declared.dataset,
             run_id=folder.run_id,
             events=list(events.values()),
             delta=run.config.privacy.delta,
         )
         base = folder.private / "base.arrow"
-        with at_rest(run.rows) as source:
-            encode_source(source, run.table, base)
-        found = one_run_audit(
+        audited.encode_source(base)
+        found = audited.one_run(
             base,
-            run.table,
-            layout=layout,
-            plan=plan,
-            delta=run.config.privacy.delta,
-            folder=folder.private,
+            folder.private,
             canaries=canaries,
-            mechanism=measuring(run.table, layout, plan, lambda name: _spend(ledger, folder.run_id, events[name])),
+            charge=lambda name: _spend(ledger, folder.run_id, events[name]),
         )
         ledger.settle(folder.run_id)
         return _report(folder, "private rows", found, None)
@@ -218,7 +293,9 @@ def _refuse_source(public_table: Path, run: Run) -> None:
 
     A copy is not found out: to compare rows would be to read private ones.
     """
-    if isinstance(run.rows, Path) and _identities(public_table) & _identities(run.rows):
+    source = run.config.source
+    files = [] if isinstance(source, Database) else [source.path, *([source.folder] if source.folder else [])]
+    if any(_identities(public_table) & _identities(file) for file in files):
         raise UserError(
             f"--public-table {public_table}: is the source of {run.file}, whose rows are private; name a public table, "
             "or leave the option out to audit on the private rows, which is charged"
@@ -235,7 +312,7 @@ def _identities(table: Path) -> set[tuple[int, int]]:
     return {(file.st_dev, file.st_ino) for file in found}
 
 
-def _parts(bundle: Path, run: Run) -> list[Path]:
+def _parts(bundle: Path, run: Run, expected: pa.Schema) -> list[Path]:
     """The synthetic rows of a bundle.
 
     Raises UserError for rows of another schema or without the mark of synthetic ones, VerificationFailed unless the
@@ -243,7 +320,6 @@ def _parts(bundle: Path, run: Run) -> list[Path]:
     """
     examine(bundle)
     parts = sorted((bundle / "data").glob("part-*.parquet"))
-    expected = arrow_schema(run.table, codecs_of(run.table))
     for part in parts:
         try:
             found = pq.read_schema(part)

@@ -39,7 +39,7 @@ td, th {{ padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; text-a
 {html.escape(content["rows_of"])}.{declared} {paid}</p>
 <h2>One run with planted canaries</h2>
 <p>{one["canaries"]} records drawn from the public schema, each in by a fair coin of its own, beside {one["rows"]} rows.
-The coins were guessed from the noised tables, the surest first.</p>
+The coins were guessed from what was released, the surest first.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Guesses"><table><tr>
 <th scope="col">guesses</th><th scope="col">right</th><th scope="col">share</th></tr>
 {counts}</table></div>

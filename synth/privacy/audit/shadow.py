@@ -103,8 +103,7 @@ def shadow_audit(
         rng: picks the record's values within its cells.
         progress: called with the number of repetitions done.
     """
-    if repetitions < MIN_REPETITIONS or repetitions % 4:
-        raise ValueError(f"repetitions must be a multiple of 4 and at least {MIN_REPETITIONS}, not {repetitions}")
+    refuse_repetitions(repetitions)
     codecs = codecs_of(schema)
     known = codes_of(base, codecs)
     target = planted(rarest_record(known, codecs, rng or np.random.default_rng()), np.array([True]), schema)
@@ -125,6 +124,18 @@ def shadow_audit(
             rows_score(rows, record, codecs),
         )
         progress(i + 1)
+    return audit_of_scores(scores, held, delta=delta)
+
+
+def refuse_repetitions(repetitions: int) -> None:
+    """Raise ValueError unless the repetitions can be split into quarters."""
+    if repetitions < MIN_REPETITIONS or repetitions % 4:
+        raise ValueError(f"repetitions must be a multiple of 4 and at least {MIN_REPETITIONS}, not {repetitions}")
+
+
+def audit_of_scores(scores: FloatArray, held: BoolArray, *, delta: float) -> ShadowAudit:
+    """Judge the attacks by what they gave the repetitions [SIGHTS, repetitions], of which `held` hold the record."""
+    repetitions = len(held)
     half = repetitions // 2
     attacks = tuple(
         judged(sees, score[:half], held[:half], score[half:], held[half:], delta=delta)
