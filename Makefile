@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## SUPPORT2 (real patients) end to end at ε = 1: budg
 	@$(BIN)/python data/demo.py
 
 test: $(VENV)/.installed-dev  ## the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed-dev  ## style, types and import contracts
 	@$(BIN)/ruff check .
