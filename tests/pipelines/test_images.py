@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections.abc import Callable
@@ -140,7 +141,8 @@ def test_from_a_folder_to_a_bundle(
             if "scans" in path.relative_to(place).parts or path.name == "labels.csv":
                 continue
             assert CANARY.decode() not in path.name
-            assert not path.is_file() or CANARY not in path.read_bytes(), path
+            with contextlib.suppress(FileNotFoundError):  # a journal of Prefect's database comes and goes
+                assert not path.is_file() or CANARY not in path.read_bytes(), path
     assert all(CANARY not in zlib.decompress(part) for part in idat_of(first["bytes"]))
 
 
