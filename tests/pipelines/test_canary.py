@@ -111,8 +111,10 @@ def bytes_below(*places: Path) -> Iterator[tuple[str, bytes]]:
         if FOLDER in path.parts:
             continue
         yield str(path), path.name.encode()
-        if path.is_file():
-            content = path.read_bytes()
+        content = b""
+        with contextlib.suppress(FileNotFoundError):  # a journal of Prefect's database comes and goes
+            content = path.read_bytes() if path.is_file() else b""
+        if content:
             yield str(path), content
             with contextlib.suppress(ValueError):
                 yield f"{path}, decoded", base64.b64decode(content)
