@@ -132,12 +132,13 @@ def evaluate_bundle(
 
 def _declared(bundle: Path) -> tuple[Schema, Mapping[str, Any]]:
     """The bundle's schema and its privacy statement."""
+    from synth.parquet import part_files
     from synth.schema import load_schema
 
     try:
         claims = json.loads((bundle / "privacy.json").read_bytes())["x_synth"]
         schema = load_schema(bundle / "schema.yaml")
-        if not list((bundle / "data").glob("part-*.parquet")):
+        if not part_files(bundle / "data"):
             raise ValueError
         return schema, {**claims, "run": str(claims["run"])} | {key: float(claims[key]) for key in ("epsilon", "delta")}
     except NotBuiltYet:
@@ -192,14 +193,11 @@ def _source_of(bundle: Path, real: Path) -> tuple[Path | None, list[str]]:
 
 def _synthetic(bundle: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    names = [column.name for column in schema.learned_columns]
+    from synth.parquet import read_parts
+
     try:
-        for path in sorted((bundle / "data").glob("part-*.parquet")):
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=names):
-                    yield batch.select(names)
+        yield from read_parts(bundle / "data", [column.name for column in schema.learned_columns])
     except (pa.ArrowException, OSError, KeyError):
         raise VerificationFailed(f"{bundle}: its data is damaged") from None
 

@@ -221,6 +221,13 @@ class Run(BaseModel):
         return source if isinstance(source, Database) else source.path
 
     @property
+    def rows_chosen_by(self) -> str:
+        """What the number of synthetic rows follows from; in the words of the datasheet."""
+        if self.config.output.rows != "auto":
+            return "config"
+        return "noised count" if self.declared.row_count == "private" else "declared row count"
+
+    @property
     def files(self) -> Source:
         """Where the rows are when they are in files, as images are. Raises NotBuiltYet for a database."""
         source = self.config.source

@@ -24,6 +24,7 @@ from scipy.stats import poisson
 from synth.errors import InvalidSource
 from synth.files import sha256_file
 from synth.ingest import header_of, read_batches
+from synth.parquet import part_files, read_file
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.likelihood import evidence_of, log_joint, rows_at_once
 from synth.tables.model import TableModel
@@ -280,7 +281,7 @@ def _judged(matrices: Iterator[FloatArray]) -> tuple[FloatArray, Prints]:
 
 
 def _bundle_batches(bundle: Path, names: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    for part in sorted((bundle / "data").glob("part-*.parquet")):
+    for part in part_files(bundle / "data"):
         yield from _parquet_batches(part, names)
 
 
@@ -295,9 +296,7 @@ def _file_batches(file: Path, model: TableModel, names: tuple[str, ...]) -> Iter
 
 def _parquet_batches(file: Path, names: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(batch_size=READ_AT_ONCE, columns=list(names)):
-                yield batch.select(list(names))
+        yield from read_file(file, names, batch_rows=READ_AT_ONCE)
     except (pa.ArrowException, OSError):
         raise InvalidSource(f"{file}: damaged Parquet file; write it again") from None
 

@@ -1,10 +1,10 @@
-"""Writing rows: Parquet with an explicit schema and replaced metadata, whole files only."""
+"""Synthetic rows in Parquet: an explicit schema, replaced metadata, whole files only; and how they are read again."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from synth.errors import UserError
 from synth.files import PRIVATE_FILE
 
 ROWS_IN_PART = 5_000_000
+ROWS_AT_ONCE = 65_536
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
@@ -57,6 +58,29 @@ def write_parts(
         write_file(part(pending), schema, folder / name, metadata)
         names.append(name)
     return names
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The parts below `folder`, in the order they were written."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_parts(
+    folder: Path, columns: Sequence[str] | None = None, *, batch_rows: int = ROWS_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """The rows of all parts below `folder`, batch by batch; all columns, or the named ones in the order given."""
+    for path in part_files(folder):
+        yield from read_file(path, columns, batch_rows=batch_rows)
+
+
+def read_file(
+    path: Path, columns: Sequence[str] | None = None, *, batch_rows: int = ROWS_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one Parquet file, as `read_parts` has them. Raises what pyarrow does for a damaged file."""
+    names = None if columns is None else list(columns)
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=batch_rows, columns=names):
+            yield batch if names is None else batch.select(names)
 
 
 def write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, metadata: Mapping[str, str]) -> int:

@@ -3,8 +3,8 @@
     (prepare) → reserve → encode → measure → train → (refine) → sample → audit → evaluate → settle → (document) → seal
 
 Private rows are seen by `encode`, `measure`, `refine` and the internal half of `evaluate` alone. Nothing is drawn
-before the ledger holds the reservation, and each event is marked as spent before its first draw. What a run on images
-does otherwise than one on a table is in `synth.images.stages`.
+before the ledger holds the reservation, and each event is marked as spent before its first draw. What a table and
+images do in a stage is in `synth.tables.stages` and `synth.images.stages`; what holds for both is here.
 """
 
 from __future__ import annotations
@@ -12,26 +12,17 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Protocol
 
 from synth import release
 from synth.config import Run
 from synth.errors import PrivacyRefusal
-from synth.evaluate.internal import internal_scores, write_internal_report
-from synth.evaluate.internal.rules import BrokenRows, rule_scores
-from synth.evaluate.public import cells_of, public_scores
 from synth.facts import (
     AuditFacts,
-    CriticFacts,
     DataFacts,
     ImageModelFacts,
     ModelFacts,
@@ -42,50 +33,49 @@ from synth.facts import (
 )
 from synth.files import PRIVATE_FOLDER, sha256_text, write_whole
 from synth.images import stages as image_stages
-from synth.ingest import at_rest, read_batches, read_persons
-from synth.parquet import synthetic_metadata, write_parts
-from synth.prepare import events_of, note_large_delta, plan_run
+from synth.parquet import synthetic_metadata
+from synth.prepare import events_of, note_large_delta
 from synth.privacy.audit.one_run import Audit
-from synth.privacy.audit.synthetic_rows import audit_of_rows, refuse_refuted
+from synth.privacy.audit.synthetic_rows import refuse_refuted
 from synth.privacy.boundary import guarded_stage, without_values
 from synth.privacy.composition import composed_mu, epsilon_of, replace_one_epsilon_of
-from synth.privacy.contributions import bound_and_number, bound_contributions
-from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.events import Event
 from synth.privacy.ledger import Ledger, little_left
-from synth.privacy.noise import NoiseSource
 from synth.privacy.statement import accountant, noise_protection, not_covered, renyi_epsilon
 from synth.run_folder import RunFolder
 from synth.schema import public_yaml
-from synth.tables.codec import codecs_of
-from synth.tables.count import read_codes
-from synth.tables.decode import arrow_schema, decoder_of
-from synth.tables.encode import PERSON
-from synth.tables.encode import encode as encode_rows
-from synth.tables.measure import (
-    Layout,
-    Measurements,
-    Measurer,
-    load_measurements,
-    save_measurements,
-)
-from synth.tables.model import TableModel
-from synth.tables.refine import FAKES, RefineSettings, bin_rows
-from synth.tables.refine import refine as refine_generators
-from synth.tables.rows import sample_rows
-from synth.tables.rules import rules_of
-from synth.tables.train import LATENT_SIZE, FitSettings, fit, settings_of
+from synth.tables import stages as table_stages
 
 logger = logging.getLogger(__name__)
 
-OUTSIDE = "outside.json"
-"""How many source values lay outside their domain, by column: for the steward alone."""
-BROKEN_RULES = "broken_rules.json"
-"""How many source rows break each declared rule: for the steward alone."""
-
-IntArray = npt.NDArray[np.int64]
-
 LIBRARIES = ("numpy", "pyarrow", "pytorch-lightning", "safetensors", "scipy", "torch")
+
+
+class Recipe(Protocol):
+    """What differs between a table and images, stage by stage; each of the two modules is one."""
+
+    def encode(self, folder: RunFolder) -> None:
+        """One pass over the private rows into the run's working file."""
+
+    def measure(self, folder: RunFolder, charge: Callable[[Event], None]) -> float:
+        """All noised releases, each charged before its first draw, then saved whole; the noised number of rows."""
+
+    def train(self, folder: RunFolder) -> None:
+        """Fit the model to the noised measurements and save it."""
+
+    def sample(self, folder: RunFolder, rows: int | None, metadata: Mapping[str, str]) -> DataFacts:
+        """Draw and write the synthetic rows."""
+
+    def audit(self, folder: RunFolder, work: Path) -> Audit:
+        """Audit the mechanism on the synthetic rows."""
+
+    def evaluate(self, folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
+        """Public scores, and what writes the internal report when it is called."""
+
+
+def recipe_of(run: Run) -> Recipe:
+    """The recipe of a run; from the schema alone."""
+    return table_stages if run.images is None else image_stages
 
 
 @guarded_stage
@@ -107,96 +97,22 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
 @guarded_stage
 def encode(folder: RunFolder) -> None:
     """One pass over the private rows into the run's working file."""
-    run = folder.run()
-    if run.images is not None:
-        return image_stages.encode(folder)
-    codecs = codecs_of(run.table)
-    stays, numbers, most = None, None, run.table.max_rows_per_person
-    with at_rest(run.rows) as source:
-        if run.table.person_column is not None:
-            persons = read_persons(source, run.table)
-            if run.config.synthesizer.share_of_critic > 0:
-                stays, numbers = bound_and_number(persons, max_rows_per_person=most)  # a critic draws people
-            else:
-                stays = bound_contributions(persons, max_rows_per_person=most)
-        rules = BrokenRows(rules_of(run.table), codecs)
-        batches = rules.watch(read_batches(source, run.table))
-        outside = encode_rows(batches, codecs, folder.codes, stays=stays, persons=numbers)
-    write_whole(folder.private / OUTSIDE, json.dumps(outside))
-    write_whole(folder.private / BROKEN_RULES, json.dumps({"rows": rules.rows, "counts": rules.counts}))
-    logger.info("encode: the declared columns are encoded")
+    recipe_of(folder.run()).encode(folder)
 
 
 @guarded_stage
 def measure(folder: RunFolder, ledger: Ledger) -> None:
     """All noised releases, each marked as spent in the ledger before its first draw, then saved whole."""
     run = folder.run()
-    if run.images is not None:
-        due = {event.name: event for event in events_of(run)}
-        return image_stages.measure(folder, lambda name: _charge(ledger, folder.run_id, due[name]))
-    layout, plan = plan_run(run)
-    events = {event.name: event for event in plan.events}  # of the very plan that is drawn from
-    count = run.table.row_count
-    measurer = Measurer(
-        read=lambda keys: read_codes(folder.codes, keys),
-        codecs=codecs_of(run.table),
-        layout=layout,
-        plan=plan,
-        noise=NoiseSource(),
-        charge=lambda name: _charge(ledger, folder.run_id, events[name]),
-        # With a person column the measured rows are those left after bounding, fewer than declared.
-        public_rows=None if count == "private" or run.table.person_column else int(count),
-    )
-    measured = measurer.measure()
-    save_measurements(measured, folder.private)
-    note_large_delta(folder, run.config.privacy.delta, measured.total)
-    logger.info("measure: %d noised releases made and saved", len(plan.releases))
+    rows = recipe_of(run).measure(folder, lambda event: _spend(ledger, folder, event))
+    note_large_delta(folder, run.config.privacy.delta, rows)
 
 
 @guarded_stage
 def train(folder: RunFolder) -> None:
-    """Fit the generator to the noised measurements and save the model. No private row is opened."""
-    run = folder.run()
-    if run.images is not None:
-        return image_stages.train(folder)
-    measured = load_measurements(folder.private)
-    codecs = codecs_of(run.table)
-    layout, _ = plan_run(run)
-    settings = fit_settings(run, layout)
-    fitted = fit(measured, settings, checkpoints=folder.private / "checkpoints")
-    total, count = float(measured.class_sizes.sum()), run.table.row_count
-    model = TableModel(
-        schema=run.table,
-        encoding=fitted.encoding,
-        target=layout.target,
-        class_share=measured.class_sizes / total,
-        class_of_cell=measured.class_of_cell,
-        decoders={name: decoder_of(measured, codecs[name]) for name in layout.columns},
-        members=fitted.members,
-        rows=max(1, round(measured.total)) if count == "private" else int(count),
-    )
+    """Fit the model to the noised measurements and save it. No private row is opened."""
     folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-    model.save(folder.model)
-    facts = ModelFacts(
-        kind="conditional generator fitted to noised class-conditional moments",
-        parameters=model.parameters,
-        members=settings.members,
-        latent_points=settings.latent_points,
-        latent_size=LATENT_SIZE,
-        hidden_size=settings.hidden_size,
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        measured_pairs=len(measured.pairs),
-        candidate_pairs=len(layout.pairs),
-        bins=dict(zip(fitted.encoding.names, fitted.encoding.sizes, strict=True)),
-        chi=fitted.chi,
-    )
-    folder.note("model", facts.model_dump(mode="json"))
-
-
-def fit_settings(run: Run, layout: Layout) -> FitSettings:
-    """How a run's generators are fitted; from config and schema alone."""
-    return settings_of(run.config.synthesizer, epsilon=run.config.privacy.epsilon, classes=layout.classes)
+    recipe_of(folder.run()).train(folder)
 
 
 def has_critic(folder: RunFolder) -> bool:
@@ -206,97 +122,26 @@ def has_critic(folder: RunFolder) -> bool:
 
 @guarded_stage
 def refine(folder: RunFolder, ledger: Ledger) -> None:
-    """Refine the fitted generator against a critic trained by DP-SGD, for a run whose critic has a share.
-
-    The critic's event is spent before the first person is drawn. The refined model takes the fitted one's place.
-    """
-    run = folder.run()
-    layout, plan = plan_run(run)
-    event, recipe = plan.critic, run.config.synthesizer.critic
-    if event is None:
-        return
-    measured, model = load_measurements(folder.private), TableModel.load(folder.model)
-    private = bin_rows(
-        lambda keys: read_codes(folder.codes, keys),
-        measured,
-        target=layout.target,
-        person=PERSON if run.table.person_column is not None else None,
-        destination=folder.bins,
-    )
-    # What divides the noised sum follows from a count that is paid for, or declared; the rate itself is a constant.
-    people = measured.total / run.table.max_rows_per_person
-    config = DpSgdConfig(
-        sample_rate=event.sample_rate,
-        steps=event.steps,
-        expected_batch_size=max(1.0, event.sample_rate * people),
-        max_grad_norm=recipe.max_grad_norm,
-        noise_multiplier=event.noise_multiplier,
-    )
-    refined = refine_generators(
-        model.members,
-        measured,
-        private,
-        RefineSettings(
-            learning_rate=recipe.learning_rate,
-            hidden_size=recipe.hidden_size,
-            weight=recipe.weight,
-            max_rows_per_person=run.table.max_rows_per_person,
-            accelerator=run.config.synthesizer.accelerator,
-            threads=fit_settings(run, layout).threads,
-        ),
-        config,
-        charge=lambda: _charge(ledger, folder.run_id, event),
-    )
-    replace(model, members=refined.members).save(folder.model)
-    critic = CriticFacts(
-        share=run.config.synthesizer.share_of_critic,
-        **config.model_dump(),
-        fakes=FAKES,
-        hidden_size=recipe.hidden_size,
-        parameters=refined.critic_parameters,
-        learning_rate=recipe.learning_rate,
-        weight=recipe.weight,
-        chi=refined.chi,
-    )
-    facts = ModelFacts.model_validate(folder.noted("model")).model_copy(update={"critic": critic})
-    folder.note("model", facts.model_dump(mode="json"))
-    logger.info("refine: the generator is refined by %d steps of its critic", event.steps)
+    """Refine the fitted generator of a table against a critic trained by DP-SGD; nothing for a run without one."""
+    table_stages.refine(folder, lambda event: _spend(ledger, folder, event))
 
 
 @guarded_stage
 def sample(folder: RunFolder) -> None:
     """Draw the synthetic rows from the model and write them as Parquet. No private row is opened."""
     run = folder.run()
-    if run.images is not None:
-        return image_stages.sample(folder)
-    model = TableModel.load(folder.model)
-    asked, declared = run.config.output.rows, run.table.row_count
-    rows = model.rows if asked == "auto" else asked
-    chosen_by = "config" if asked != "auto" else "noised count" if declared == "private" else "declared row count"
+    asked = run.config.output.rows
     folder.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-    parts = write_parts(
-        sample_rows(model, rows),
-        arrow_schema(model.schema, model.codecs),
-        folder.data,
-        synthetic_metadata(
-            epsilon=run.config.privacy.epsilon,
-            delta=run.config.privacy.delta,
-            privacy_unit=run.table.unit,
-            run_id=folder.run_id,
-            schema_sha256=sha256_text(public_yaml(run.table)),
-        ),
+    mark = synthetic_metadata(
+        epsilon=run.config.privacy.epsilon,
+        delta=run.config.privacy.delta,
+        privacy_unit=run.declared.unit,
+        run_id=folder.run_id,
+        schema_sha256=sha256_text(public_yaml(run.declared)),
     )
-    facts = DataFacts(
-        rows=rows,
-        rows_chosen_by=chosen_by,
-        columns=tuple(column.model_dump(mode="json", exclude_defaults=True) for column in run.table.columns),
-        rules=tuple(rule.text for rule in model.rules),
-        target=model.target,
-        classes=len(model.class_share),
-        files=tuple(f"data/{name}" for name in parts),
-    )
+    facts = recipe_of(run).sample(folder, None if asked == "auto" else asked, mark)
     folder.note("data", facts.model_dump(mode="json"))
-    logger.info("sample: %d synthetic rows", rows)
+    logger.info("sample: %d synthetic rows", facts.rows)
 
 
 @guarded_stage
@@ -305,9 +150,8 @@ def audit(folder: RunFolder) -> None:
 
     Raises ClaimRefuted when it contradicts the claim: the run ends here, charged in full.
     """
-    run = folder.run()
     with TemporaryDirectory(dir=folder.private) as work:
-        found = _audit_of_table(folder, run, work) if run.images is None else image_stages.audit(folder, Path(work))
+        found = recipe_of(folder.run()).audit(folder, Path(work))
     write_whole(folder.internal / "audit.json", json.dumps(found.facts.model_dump(mode="json"), indent=1))
     facts = refuse_refuted(found)
     folder.note("audit", facts.model_dump(mode="json"))
@@ -317,35 +161,14 @@ def audit(folder: RunFolder) -> None:
 @guarded_stage
 def evaluate(folder: RunFolder) -> None:
     """Public scores for the bundle, and the internal report for the steward."""
-    run = folder.run()
-    if run.images is not None:
-        return image_stages.evaluate(folder)
-    codecs = codecs_of(run.table)
-    measured = load_measurements(folder.private)
-    cells, valid, rows = cells_of(_synthetic_batches(folder), codecs, rules_of(run.table))
-    quality = public_scores(measured, run.table, cells, valid_rows=valid, rows=rows)
+    quality, report = recipe_of(folder.run()).evaluate(folder)
     folder.note("quality", quality.model_dump(mode="json"))
     try:
-        _report_to_the_steward(folder, measured, cells)
+        report()
     except Exception as error:
         # Whether the bundle appears must not depend on a score of the exact rows.
         without_values("evaluate", error, folder.internal)
     logger.info("evaluate: public scores made; the internal report is for the steward alone")
-
-
-def _report_to_the_steward(folder: RunFolder, measured: Measurements, cells: Mapping[str, IntArray]) -> None:
-    scores = internal_scores(
-        measured,
-        codecs_of(folder.run().table),
-        lambda keys: read_codes(folder.codes, keys),
-        cells,
-        json.loads((folder.private / OUTSIDE).read_text()),
-        rng=np.random.default_rng(0),
-    )
-    if folder.run().table.rules:
-        broken = json.loads((folder.private / BROKEN_RULES).read_text())
-        scores["rules"] = rule_scores(broken, TableModel.load(folder.model))
-    write_internal_report(scores, folder.internal)
 
 
 @guarded_stage
@@ -430,23 +253,5 @@ def give_up(folder: RunFolder, ledger: Ledger) -> None:
         folder.delete()
 
 
-def _audit_of_table(folder: RunFolder, run: Run, work: str) -> Audit:
-    layout, plan = plan_run(run)
-    return audit_of_rows(
-        _synthetic_batches(folder),
-        run.table,
-        layout=layout,
-        plan=plan,
-        delta=run.config.privacy.delta,
-        folder=Path(work),
-    )
-
-
-def _charge(ledger: Ledger, run_id: str, event: Event) -> None:
-    ledger.spend(run_id, event)
-
-
-def _synthetic_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
-    for path in sorted(folder.data.glob("part-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches()
+def _spend(ledger: Ledger, folder: RunFolder, event: Event) -> None:
+    ledger.spend(folder.run_id, event)

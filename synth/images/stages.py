@@ -1,27 +1,26 @@
-"""The stages of a run on images that differ from those on a table. Each takes the run's folder and leaves files.
+"""What a run on images does in its stages. Each takes the run's folder and leaves files; `synth.stages` guards them.
 
-Private pictures are seen by `encode`, `measure` and the internal half of `evaluate` alone.
+Private pictures are seen by `encode`, `measure` and the report alone.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from synth.config import Run
 from synth.evaluate.image_public import image_scores, moments_of
 from synth.evaluate.internal.images import MOST_PICTURES, Pictures, image_report, write_image_report
-from synth.facts import DataFacts, ImageModelFacts
-from synth.files import PRIVATE_FOLDER, sha256_text, write_whole
+from synth.facts import DataFacts, ImageModelFacts, QualityFacts
+from synth.files import write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
 from synth.images.contact_sheet import contact_sheets
 from synth.images.denoise import denoise
@@ -34,20 +33,20 @@ from synth.images.sample import arrow_schema, sample_images
 from synth.images.source import class_of
 from synth.images.transform import transform_of
 from synth.ingest import at_rest
-from synth.parquet import synthetic_metadata, write_parts
-from synth.prepare import note_large_delta, plan_images_of
+from synth.parquet import read_parts, write_parts
+from synth.prepare import plan_images_of
 from synth.privacy.audit.images import audit_of_images
 from synth.privacy.audit.one_run import Audit
-from synth.privacy.boundary import without_values
+from synth.privacy.events import Event
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import RunFolder
-from synth.schema import public_yaml
 
-logger = logging.getLogger("synth.stages")
+logger = logging.getLogger(__name__)
 
 OUTSIDE = "outside.json"
 SAMPLE = "pictures.safetensors"
 CONTACT_SHEETS = "pictures"
+PICTURES_AT_ONCE = 1_000
 
 
 def schema_of(run: Run) -> ImageSchema:
@@ -67,10 +66,11 @@ def encode(folder: RunFolder) -> None:
     logger.info("encode: the pictures are encoded")
 
 
-def measure(folder: RunFolder, charge: Callable[[str], None]) -> None:
-    """All noised releases, each charged before its first draw, then saved whole."""
+def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
+    """All noised releases, each charged before its first draw, then saved whole; the noised number of pictures."""
     run = folder.run()
     schema, plan = schema_of(run), plan_images_of(run)
+    events = {event.name: event for event in plan.events}
     classes = len(schema.target.classes)
     measured = ImageMeasurer(
         read=lambda: read_coefficients(folder.codes),
@@ -78,11 +78,11 @@ def measure(folder: RunFolder, charge: Callable[[str], None]) -> None:
         classes=classes,
         plan=plan,
         noise=NoiseSource(),
-        charge=charge,
+        charge=lambda name: charge(events[name]),
     ).measure()
     save_measurements(measured, folder.private)
-    note_large_delta(folder, run.config.privacy.delta, measured.total)
     logger.info("measure: %d noised releases made and saved", len(plan.events))
+    return measured.total
 
 
 def train(folder: RunFolder) -> None:
@@ -93,7 +93,6 @@ def train(folder: RunFolder) -> None:
     rows = max(1, round(measured.total)) if schema.row_count == "private" else int(schema.row_count)
     fitted, rounds = fit(denoise(measured, transform.frequency), transform)
     model = model_of(schema, fitted, rows=rows)
-    folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     model.save(folder.model)
     facts = ImageModelFacts(
         kind="class-conditional Gaussian of low-frequency cosine coefficients",
@@ -109,39 +108,23 @@ def train(folder: RunFolder) -> None:
     logger.info("train: %d coefficients a class", measured.features)
 
 
-def sample(folder: RunFolder) -> None:
-    """Draw the synthetic pictures and write them as Parquet, with contact sheets. No private picture is opened."""
+def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str]) -> DataFacts:
+    """Draw the synthetic pictures and write them as Parquet, with contact sheets; as many as the model says without
+    `rows`."""
     run = folder.run()
     schema, model = schema_of(run), ImageModel.load(folder.model)
-    asked, declared = run.config.output.rows, schema.row_count
-    rows = model.rows if asked == "auto" else asked
-    folder.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-    parts = write_parts(
-        sample_images(model, rows),
-        arrow_schema(schema),
-        folder.data,
-        synthetic_metadata(
-            epsilon=run.config.privacy.epsilon,
-            delta=run.config.privacy.delta,
-            privacy_unit=schema.unit,
-            run_id=folder.run_id,
-            schema_sha256=sha256_text(public_yaml(schema)),
-        ),
-    )
+    rows = model.rows if rows is None else rows
+    parts = write_parts(sample_images(model, rows), arrow_schema(schema), folder.data, metadata)
     for label, sheet in contact_sheets(model, np.random.default_rng()).items():
         write_whole(folder.draft / CONTACT_SHEETS / f"class-{label}.png", sheet)
-    facts = DataFacts(
+    return DataFacts(
         rows=rows,
-        rows_chosen_by=(
-            "config" if asked != "auto" else "noised count" if declared == "private" else "declared row count"
-        ),
+        rows_chosen_by=run.rows_chosen_by,
         columns=schema.described_columns,
         target=schema.target.name,
         classes=len(schema.target.classes),
         files=tuple(f"data/{name}" for name in parts),
     )
-    folder.note("data", facts.model_dump(mode="json"))
-    logger.info("sample: %d synthetic rows", rows)
 
 
 def audit(folder: RunFolder, work: Path) -> Audit:
@@ -153,19 +136,13 @@ def audit(folder: RunFolder, work: Path) -> Audit:
     return audit_of_images(_synthetic_batches(folder), schema, transform, plan, delta=delta, folder=work)
 
 
-def evaluate(folder: RunFolder) -> None:
-    """Public scores for the bundle, and the internal report for the steward."""
+def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
+    """Public scores of the synthetic pictures, and what writes the internal report when it is called."""
     schema, measured = schema_of(folder.run()), load_measurements(folder.private)
     transform = transform_of(schema.image, len(schema.target.classes))
     sums, sizes, valid, rows = moments_of(_synthetic_batches(folder), schema, transform, measured)
     quality = image_scores(measured, schema, sums, sizes, valid_rows=valid, rows=rows)
-    folder.note("quality", quality.model_dump(mode="json"))
-    try:
-        _report_to_the_steward(folder, schema)
-    except Exception as error:
-        # Whether the bundle appears must not depend on a score of the exact pictures.
-        without_values("evaluate", error, folder.internal)
-    logger.info("evaluate: public scores made; the internal report is for the steward alone")
+    return quality, lambda: _report_to_the_steward(folder, schema)
 
 
 def _report_to_the_steward(folder: RunFolder, schema: ImageSchema) -> None:
@@ -195,6 +172,4 @@ def _first_pictures(folder: RunFolder, schema: ImageSchema, most: int) -> Pictur
 
 
 def _synthetic_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
-    for path in sorted(folder.data.glob("part-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=1_000)
+    return read_parts(folder.data, batch_rows=PICTURES_AT_ONCE)

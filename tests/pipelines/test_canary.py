@@ -46,12 +46,12 @@ CANARIES = (
 # stage → what it calls in its body, and whether noise has been drawn by then
 BODIES = {
     "reserve": ("synth.stages.events_of", False),
-    "encode": ("synth.stages.encode_rows", False),
-    "measure": ("synth.stages.save_measurements", True),
-    "train": ("synth.stages.fit", True),
-    "sample": ("synth.stages.sample_rows", True),
-    "audit": ("synth.stages.audit_of_rows", True),
-    "evaluate": ("synth.stages.public_scores", True),
+    "encode": ("synth.tables.stages.encode_rows", False),
+    "measure": ("synth.tables.stages.save_measurements", True),
+    "train": ("synth.tables.stages.fit", True),
+    "sample": ("synth.tables.stages.sample_rows", True),
+    "audit": ("synth.tables.stages.audit_of_rows", True),
+    "evaluate": ("synth.tables.stages.public_scores", True),
     "settle": ("synth.stages.composed_mu", True),
     "document": ("pipelines.documents.load_answers", True),
     "seal": ("synth.release.seal", True),
@@ -189,7 +189,7 @@ def test_a_source_that_is_lost_on_the_way_is_not_named_to_prefect(
     clinic: Any, synth: Any, home: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = clinic.folder / FOLDER / "patients.parquet"
-    from synth import stages
+    from synth.tables import stages
 
     def lose(*args: Any) -> Any:
         source.unlink(missing_ok=True)
@@ -208,7 +208,7 @@ def test_a_source_that_is_lost_on_the_way_is_not_named_to_prefect(
 @pytest.fixture
 def run(clinic: Any, synth: Any, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A run that succeeds, although libraries talk of what they see."""
-    from synth import stages
+    from synth.tables import stages
 
     def talk(*args: Any, **kwargs: Any) -> Any:
         with pytest.raises(ValueError, match="zq"):

@@ -78,7 +78,7 @@ def test_all_of_the_rest_is_a_plain_gan_on_the_bins(refined: Any, synth: Any) ->
 
 
 def test_people_with_several_rows(refined: Any, synth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synth import stages
+    from synth.tables import stages
 
     seen: dict[str, Any] = {}
     work = stages.refine_generators

@@ -23,19 +23,19 @@ STALLED = Path(__file__).with_name("stalled.py")
 PATIENCE_SECONDS = 900
 # stage → where its run is stopped, and whether after that call
 KILLED = {
-    "encode": ("synth.stages:encode_rows", True),  # reserved, nothing drawn
-    "measure": ("synth.stages:save_measurements", False),  # everything drawn, nothing saved
-    "train": ("synth.stages:fit", True),
-    "sample": ("synth.stages:write_parts", True),
-    "audit": ("synth.stages:audit_of_rows", True),
-    "evaluate": ("synth.stages:internal_scores", True),
+    "encode": ("synth.tables.stages:encode_rows", True),  # reserved, nothing drawn
+    "measure": ("synth.tables.stages:save_measurements", False),  # everything drawn, nothing saved
+    "train": ("synth.tables.stages:fit", True),
+    "sample": ("synth.tables.stages:write_parts", True),
+    "audit": ("synth.tables.stages:audit_of_rows", True),
+    "evaluate": ("synth.tables.stages:internal_scores", True),
     "settle": ("synth.privacy.ledger:Ledger.settle", True),  # the ledger has settled, the stage has not ended
     "document": ("pipelines.documents:documents_of", True),
     "seal": ("synth.release:publish", False),  # between settle and the bundle
 }
 STOPPED = {
-    "SIGTERM": ("synth.stages:fit", True, signal.SIGTERM),
-    "SIGINT": ("synth.stages:sample_rows", True, signal.SIGINT),
+    "SIGTERM": ("synth.tables.stages:fit", True, signal.SIGTERM),
+    "SIGINT": ("synth.tables.stages:sample_rows", True, signal.SIGINT),
 }
 RACERS = ("first", "second")
 

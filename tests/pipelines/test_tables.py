@@ -184,7 +184,7 @@ def test_a_failing_internal_report_does_not_decide_about_the_bundle(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("8675309")
 
-    monkeypatch.setattr("synth.stages.internal_scores", fail)
+    monkeypatch.setattr("synth.tables.stages.internal_scores", fail)
     outcome = synth("run", clinic.run_yaml)
     assert outcome.code == 0, outcome.err
     bundle = Path(outcome.out.strip().splitlines()[-1])

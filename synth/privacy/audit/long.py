@@ -23,6 +23,7 @@ from synth.config import Database, Run, load_run
 from synth.errors import SynthError, UserError
 from synth.files import write_whole
 from synth.ingest import at_rest, check_header, read_batches, read_persons
+from synth.parquet import part_files, read_file
 from synth.prepare import plan_run, refuse_large_delta
 from synth.privacy.audit.long_images import ImageAudit
 from synth.privacy.audit.one_run import Audit, encode_source, free, measuring, one_run_audit
@@ -319,7 +320,7 @@ def _parts(bundle: Path, run: Run, expected: pa.Schema) -> list[Path]:
     bundle is intact.
     """
     examine(bundle)
-    parts = sorted((bundle / "data").glob("part-*.parquet"))
+    parts = part_files(bundle / "data")
     for part in parts:
         try:
             found = pq.read_schema(part)
@@ -334,8 +335,7 @@ def _parts(bundle: Path, run: Run, expected: pa.Schema) -> list[Path]:
 
 def _batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
     for part in parts:
-        with pq.ParquetFile(part) as file:
-            yield from file.iter_batches()
+        yield from read_file(part)
 
 
 def _bounded(source: Path, run: Run) -> Iterator[pa.RecordBatch]:

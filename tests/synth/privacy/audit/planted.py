@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from torch import Tensor
 
-from synth import prepare, stages
+from synth import prepare
 from synth.config import Run
 from synth.privacy import noise
 from synth.privacy.dp_sgd import GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic, SecureStream
@@ -34,7 +34,7 @@ from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
 from synth.privacy.reservations import Reservation
 from synth.run_folder import RunFolder
-from synth.tables import measure
+from synth.tables import measure, stages
 from synth.tables.count import count_histograms, read_codes
 from synth.tables.measure import Measurements, Measurer
 from synth.tables.model import TableModel

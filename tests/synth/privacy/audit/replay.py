@@ -26,6 +26,7 @@ from synth import stages
 from synth.privacy.dp_sgd import step
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import RunFolder
+from synth.tables import stages as table_stages
 
 SCHEMA: dict[str, Any] = {
     "privacy_unit": "row",
@@ -102,7 +103,7 @@ def published(source: pa.Table, noise: Recorded, *, critic: bool) -> dict[str, s
     synthesizer = SYNTHESIZER | (CRITIC if critic else {})
     with (
         started(source, SCHEMA, synthesizer=synthesizer) as (folder, ledger),
-        patch.object(stages, "NoiseSource", lambda: noise),
+        patch.object(table_stages, "NoiseSource", lambda: noise),
         patch.object(step, "noised_sum", noise.noised_sum),
         same_coins(),
     ):
