@@ -93,6 +93,11 @@ class RunFolder:
         return self.private / "bins.npy"
 
     @property
+    def synthetic_codes(self) -> Path:
+        """The synthetic rows, encoded as the private ones are, to be scored."""
+        return self.private / "synthetic.arrow"
+
+    @property
     def facts(self) -> Path:
         """Public facts gathered so far, a JSON file a stage."""
         return self.private / "facts"

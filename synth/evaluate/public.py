@@ -3,92 +3,99 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from synth.evaluate.distance import noise_distance, noisy_distance
+from synth.evaluate.histograms import Codes, histograms
 from synth.facts import MarginalScore, QualityFacts
 from synth.schema import Schema
 from synth.tables.codec import Codec
 from synth.tables.measure import Measurements
 from synth.tables.rules import Rule
 
-IntArray = npt.NDArray[np.int64]
 
-
-def cells_of(
-    batches: Iterable[pa.RecordBatch], codecs: Mapping[str, Codec], rules: Sequence[Rule] = ()
-) -> tuple[dict[str, IntArray], int, int]:
-    """Cells of every learned column of the synthetic rows, how many rows are valid, and how many there are.
+class ValidRows:
+    """Counts rows, and those that are valid, while they pass through.
 
     A row is valid when every cell has the declared type and lies in the declared domain, and it meets every rule.
     """
-    rng = np.random.default_rng(0)
-    parts: dict[str, list[IntArray]] = {name: [] for name in codecs}
-    rows = valid = 0
-    for batch in batches:
+
+    def __init__(self, codecs: Mapping[str, Codec], rules: Sequence[Rule] = ()) -> None:
+        self.codecs, self.rules = codecs, rules
+        self.rows = self.valid = 0
+
+    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches as they are."""
+        for batch in batches:
+            self.add(batch)
+            yield batch
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count the rows of a batch."""
         good = np.ones(batch.num_rows, dtype=bool)
-        for name, codec in codecs.items():
+        for name, codec in self.codecs.items():
             column = batch.column(name)
-            encoded = codec.encode(column, rng)
-            parts[name].append(encoded.codes[codec.blocks[0].key])
             good &= codec.valid(column) if column.type == codec.arrow_type else False
-        for rule in rules:
-            if good.any() and all(batch.column(name).type == codecs[name].arrow_type for name in rule.columns):
-                good &= rule.holds(codecs, {name: batch.column(name) for name in rule.columns})
-        rows += batch.num_rows
-        valid += int(good.sum())
-    empty = np.empty(0, dtype=np.int64)
-    return {name: np.concatenate(part) if part else empty for name, part in parts.items()}, valid, rows
+        for rule in self.rules:
+            if good.any() and all(batch.column(name).type == self.codecs[name].arrow_type for name in rule.columns):
+                good &= rule.holds(self.codecs, {name: batch.column(name) for name in rule.columns})
+        self.rows += batch.num_rows
+        self.valid += int(good.sum())
 
 
 def public_scores(
-    measured: Measurements, schema: Schema, cells: Mapping[str, IntArray], *, valid_rows: int, rows: int
+    measured: Measurements,
+    schema: Schema,
+    synthetic: Callable[[Sequence[str]], Iterable[Codes]],
+    *,
+    valid_rows: int,
+    rows: int,
 ) -> QualityFacts:
     """Distances of the synthetic rows to the noised measurements, with the noise's own share beside each.
 
     Args:
         measured: the paid-for measurements.
         schema: the public schema.
-        cells: cells of the synthetic rows, by column.
+        synthetic: opens the encoded synthetic rows: the codes of the named blocks, batch by batch.
         valid_rows: synthetic rows within the declared types and domains that meet every declared rule.
         rows: synthetic rows.
     """
     total = measured.total
+    lookup = dict(measured.bin_of_cell)
+    if schema.target is not None:
+        lookup.setdefault(schema.target, measured.class_of_cell)
+    groups: list[tuple[str, ...]] = [*((name,) for name in lookup), *measured.pairs]
+    counts = histograms(synthetic([f"cells:{name}" for name in lookup]), lookup, groups)
     one_way = []
-    for name, lookup in measured.bin_of_cell.items():
-        synthetic = np.bincount(lookup[cells[name]], minlength=int(lookup.max()) + 1)
+    for name in measured.bin_of_cell:
         noised = measured.one_way[name].sum(axis=0)
         noise = measured.one_way_noise * math.sqrt(len(measured.class_sizes))
         one_way.append(
             MarginalScore(
                 columns=(name,),
-                distance=noisy_distance(synthetic, noised, total),
+                distance=noisy_distance(counts[(name,)], noised, total),
                 noise=noise_distance(np.full(len(noised), noise), total),
             )
         )
     if schema.target is not None and schema.target not in measured.bin_of_cell:
-        synthetic = np.bincount(measured.class_of_cell[cells[schema.target]], minlength=len(measured.class_sizes))
         one_way.append(
             MarginalScore(
                 columns=(schema.target,),
-                distance=noisy_distance(synthetic, measured.class_sizes, total),
+                distance=noisy_distance(counts[(schema.target,)], measured.class_sizes, total),
                 noise=noise_distance(np.full(len(measured.class_sizes), measured.class_size_noise), total),
             )
         )
     two_way = []
     for (a, b), table in measured.pairs.items():
-        joint = np.zeros([int(measured.bin_of_cell[n].max()) + 1 for n in (a, b)])
-        np.add.at(joint, (measured.bin_of_cell[a][cells[a]], measured.bin_of_cell[b][cells[b]]), 1)
         noised, noise = table.best()
         two_way.append(
             MarginalScore(
                 columns=(a, b),
-                distance=noisy_distance(joint, noised, total),
-                noise=noise_distance(np.full(joint.size, noise), total),
+                distance=noisy_distance(counts[(a, b)], noised.ravel(), total),
+                noise=noise_distance(np.full(noised.size, noise), total),
             )
         )
     return QualityFacts(

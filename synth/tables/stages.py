@@ -5,6 +5,7 @@ Private rows are seen by `encode`, `measure`, `refine` and the report alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -12,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from synth.config import Run
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.internal.rules import BrokenRows, rule_scores
-from synth.evaluate.public import cells_of, public_scores
+from synth.evaluate.public import ValidRows, public_scores
 from synth.facts import CriticFacts, DataFacts, ModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.ingest import at_rest, read_batches, read_persons
@@ -50,8 +50,6 @@ OUTSIDE = "outside.json"
 BROKEN_RULES = "broken_rules.json"
 """How many source rows break each declared rule: for the steward alone."""
 
-IntArray = npt.NDArray[np.int64]
-
 
 def encode(folder: RunFolder) -> None:
     """One pass over the private rows into the run's working file."""
@@ -80,7 +78,7 @@ def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
     events = {event.name: event for event in plan.events}  # of the very plan that is drawn from
     count = run.table.row_count
     measured = Measurer(
-        read=lambda keys: read_codes(folder.codes, keys),
+        read=functools.partial(read_codes, folder.codes),
         codecs=codecs_of(run.table),
         layout=layout,
         plan=plan,
@@ -148,7 +146,7 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
         return
     measured, model = load_measurements(folder.private), TableModel.load(folder.model)
     private = bin_rows(
-        lambda keys: read_codes(folder.codes, keys),
+        functools.partial(read_codes, folder.codes),
         measured,
         target=layout.target,
         person=PERSON if run.table.person_column is not None else None,
@@ -223,17 +221,20 @@ def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
     """Public scores of the synthetic rows, and what writes the internal report when it is called."""
     run = folder.run()
     measured = load_measurements(folder.private)
-    cells, valid, rows = cells_of(read_parts(folder.data), codecs_of(run.table), rules_of(run.table))
-    quality = public_scores(measured, run.table, cells, valid_rows=valid, rows=rows)
-    return quality, lambda: _report_to_the_steward(folder, measured, cells)
+    codecs = codecs_of(run.table)
+    seen = ValidRows(codecs, rules_of(run.table))
+    encode_rows(seen.watch(read_parts(folder.data)), codecs, folder.synthetic_codes)
+    synthetic = functools.partial(read_codes, folder.synthetic_codes)
+    quality = public_scores(measured, run.table, synthetic, valid_rows=seen.valid, rows=seen.rows)
+    return quality, lambda: _report_to_the_steward(folder, measured)
 
 
-def _report_to_the_steward(folder: RunFolder, measured: Measurements, cells: Mapping[str, IntArray]) -> None:
+def _report_to_the_steward(folder: RunFolder, measured: Measurements) -> None:
     scores = internal_scores(
         measured,
         codecs_of(folder.run().table),
-        lambda keys: read_codes(folder.codes, keys),
-        cells,
+        functools.partial(read_codes, folder.codes),
+        functools.partial(read_codes, folder.synthetic_codes),
         json.loads((folder.private / OUTSIDE).read_text()),
         rng=np.random.default_rng(0),
     )

@@ -24,6 +24,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+# A whole run before the first that is compared: what libraries draw when they are imported is no part of a run.
+pytestmark = pytest.mark.usefixtures("quick_bundle")
+
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 EVEN = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0))
 ODD = ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))

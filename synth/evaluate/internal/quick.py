@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.evaluate.distance import total_variation
+from synth.evaluate.histograms import histograms
 from synth.evaluate.internal.copies import copies_within
 from synth.evaluate.internal.overlays import Overlay, overlay
 from synth.evaluate.internal.page import quick_page
@@ -34,7 +35,7 @@ def internal_scores(
     measured: Measurements,
     codecs: Mapping[str, Codec],
     read: Callable[[Sequence[str]], Iterable[Codes]],
-    synthetic: Mapping[str, IntArray],
+    synthetic: Callable[[Sequence[str]], Iterable[Codes]],
     outside: Mapping[str, int],
     *,
     rng: np.random.Generator,
@@ -45,7 +46,7 @@ def internal_scores(
         measured: supplies the bins.
         codecs: codecs of the learned columns.
         read: opens the encoded real rows.
-        synthetic: cells of the synthetic rows.
+        synthetic: opens the encoded synthetic rows.
         outside: per column, how many source values lay outside the declared domain.
         rng: picks which triples are scored.
     """
@@ -60,14 +61,13 @@ def internal_scores(
     triples = [t for t in triples if size[t[0]] * size[t[1]] * size[t[2]] <= MAX_TRIPLE_CELLS]
     triples = [triples[i] for i in sorted(rng.permutation(len(triples))[:MAX_TRIPLES])]
     groups: list[tuple[str, ...]] = [*((name,) for name in names), *pairs, *triples]
-    real = _histograms(
-        ({n: b[f"cells:{n}"] for n in names} for b in read([f"cells:{n}" for n in names])), lookup, groups
-    )
-    fake = _histograms([synthetic], lookup, groups)
+    keys = [f"cells:{name}" for name in names]
+    real, fake = (histograms(source(keys), lookup, groups) for source in (read, synthetic))
     distance = {group: total_variation(real[group], fake[group]) for group in groups}
     rows = int(next(iter(real.values())).sum())
     in_cells, prints = _cells_and_prints(read, codecs)
-    alarm = copies_within(fingerprints(_matrix(synthetic, names)[:MAX_COPY_ROWS]), prints, rng=rng)
+    fake_in_cells, fake_prints = _cells_and_prints(synthetic, codecs)
+    alarm = copies_within(fake_prints, prints, rng=rng)
     columns = []
     for name in names:
         codec = codecs[name]
@@ -91,29 +91,12 @@ def internal_scores(
         },
         "columns": sorted(columns, key=lambda e: -e["distance"]),
         "overlays": [
-            _plain(overlay(codecs[name], in_cells[name], np.bincount(synthetic[name], minlength=codecs[name].size)))
+            _plain(overlay(codecs[name], in_cells[name], fake_in_cells[name]))
             for name in sorted(names, key=lambda name: -distance[(name,)])
         ],
         "copies": asdict(alarm) | {"rows_compared": len(prints)},
         "pairs": sorted(({"columns": list(p), "distance": distance[p]} for p in pairs), key=lambda e: -e["distance"]),
     }
-
-
-def _histograms(
-    batches: Iterable[Mapping[str, npt.NDArray[Any]]],
-    lookup: Mapping[str, IntArray],
-    groups: Sequence[tuple[str, ...]],
-) -> dict[tuple[str, ...], IntArray]:
-    size = {name: int(table.max()) + 1 for name, table in lookup.items()}
-    dense = {g: np.zeros(int(np.prod([size[n] for n in g])), dtype=np.int64) for g in groups}
-    for batch in batches:
-        code = {name: table[batch[name]] for name, table in lookup.items()}
-        for group, counts in dense.items():
-            key = np.zeros(len(code[group[0]]), dtype=np.int64)
-            for name in group:
-                key = key * size[name] + code[name]
-            counts += np.bincount(key, minlength=len(counts))
-    return dense
 
 
 def _cells_and_prints(

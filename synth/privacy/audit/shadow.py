@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import logsumexp
 
-from synth.evaluate.public import cells_of
 from synth.privacy.audit.bounds import shadow_epsilon, shadow_gaussian_epsilon
 from synth.privacy.audit.canaries import planted, values_of_cells, write_included
 from synth.privacy.audit.exposure import NoisedTable, tables_of
@@ -29,6 +28,7 @@ from synth.tables.blocks import NONE
 from synth.tables.codec import Codec, codecs_of
 from synth.tables.count import Codes
 from synth.tables.decode import decoder_of
+from synth.tables.encode import encode
 from synth.tables.measure import Layout, Measurements
 from synth.tables.model import TableModel
 from synth.tables.rows import sample_rows
@@ -108,7 +108,7 @@ def shadow_audit(
     known = codes_of(base, codecs)
     target = planted(rarest_record(known, codecs, rng or np.random.default_rng()), np.array([True]), schema)
     record = codes_of_records(target, codecs)
-    source, encoded = folder / "target.parquet", folder / "target.arrow"
+    source, encoded, drawn = folder / "target.parquet", folder / "target.arrow", folder / "drawn.arrow"
     write_included(target, schema, source)
     held = np.arange(repetitions) % 2 == 0
     scores = np.empty((len(SIGHTS), repetitions))
@@ -117,7 +117,8 @@ def shadow_audit(
             encode_source(source, schema, encoded)
         measured = mechanism([base, encoded] if inside else [base])
         model = _model(measured, schema, layout, codecs, settings, folder)
-        rows, _, _ = cells_of(sample_rows(model, len(next(iter(known.values())))), codecs)
+        encode(sample_rows(model, len(next(iter(known.values())))), codecs, drawn)
+        rows = codes_of(drawn, codecs)
         scores[:, i] = (
             measured_score(list(tables_of(measured, layout)), known, record),
             model_score(model, record),
@@ -186,11 +187,11 @@ def model_score(model: TableModel, record: Codes) -> float:
     return share + within + float(logsumexp(logs)) - math.log(len(logs))
 
 
-def rows_score(rows: Mapping[str, IntArray], record: Codes, codecs: Mapping[str, Codec]) -> float:
+def rows_score(rows: Codes, record: Codes, codecs: Mapping[str, Codec]) -> float:
     """How close the synthetic rows come to the record: the mean of two to the number of near columns."""
     near = np.zeros(len(next(iter(rows.values()))))
     for name, codec in codecs.items():
-        apart = np.abs(rows[name] - int(record[f"cells:{name}"][0]))
+        apart = np.abs(rows[f"cells:{name}"] - int(record[f"cells:{name}"][0]))
         near += apart <= (codec.size // NEAR if codec.ordered else 0)
     return float(np.mean(2.0**near))
 

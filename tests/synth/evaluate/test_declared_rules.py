@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from synth.evaluate.internal.rules import BrokenRows
-from synth.evaluate.public import cells_of
+from synth.evaluate.public import ValidRows
 from synth.schema import parse_schema
 from synth.tables.codec import codecs_of
 from synth.tables.rules import rules_of
@@ -33,8 +33,10 @@ def test_a_row_that_breaks_one_is_not_valid() -> None:
             "sex": ["female", "male", "female", "male", "attic"],
         }
     )
-    assert cells_of([batch], CODECS)[1:] == (4, 5)
-    assert cells_of([batch], CODECS, RULES)[1:] == (2, 5)  # the second, the third and the attic fall out
+    for rules, valid in (((), 4), (RULES, 2)):  # the attic falls out; the second and the third with it
+        seen = ValidRows(CODECS, rules)
+        seen.add(batch)
+        assert (seen.valid, seen.rows) == (valid, 5)
 
 
 def test_the_source_is_counted_as_it_will_be_measured() -> None:

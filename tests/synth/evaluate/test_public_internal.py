@@ -8,7 +8,7 @@ import inspect
 import itertools
 import json
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from synth.evaluate import public
 from synth.evaluate.distance import total_variation
 from synth.evaluate.internal import internal_scores, write_internal_report
-from synth.evaluate.public import cells_of, public_scores
+from synth.evaluate.public import ValidRows, public_scores
 from synth.schema import Schema
 
 NAMES = ("age", "income", "city", "died")
@@ -49,16 +49,26 @@ def cells(people: Sequence[dict[str, int]]) -> dict[str, np.ndarray]:
     return {name: np.array([codes[f"cells:{name}"] for codes in people]) for name in NAMES}
 
 
-class TestCells:
+def batches(people: Sequence[dict[str, int]]) -> Callable[[Sequence[str]], Iterator[dict[str, np.ndarray]]]:
+    """Encoded rows, as a working file gives them: in two batches."""
+
+    def read(keys: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        codes = {key: np.array([person[key] for person in people]) for key in keys}
+        for half in (slice(None, len(people) // 2), slice(len(people) // 2, None)):
+            yield {key: code[half] for key, code in codes.items()}
+
+    return read
+
+
+class TestValidRows:
     def batch(self, **changes: Any) -> pa.RecordBatch:
         columns = {"age": [1, 2], "income": [0.5, None], "city": ["Rome", None], "died": [True, False]} | changes
         return pa.record_batch({name: pa.array(values) for name, values in columns.items()})
 
     def test_of_valid_rows(self, run: Any) -> None:
-        found, valid, rows = cells_of([self.batch(), self.batch()], run.codecs)
-        assert (valid, rows) == (4, 4)
-        assert found["age"].tolist() == [1, 2, 1, 2]
-        assert found["city"].tolist() == [0, 3, 0, 3]
+        seen = ValidRows(run.codecs)
+        assert list(seen.watch([self.batch(), self.batch()])) == [self.batch(), self.batch()]
+        assert (seen.valid, seen.rows) == (4, 4)
 
     @pytest.mark.parametrize(
         ("changes", "valid"),
@@ -71,17 +81,15 @@ class TestCells:
         ],
     )
     def test_rows_that_are_not(self, run: Any, changes: dict[str, Any], valid: int) -> None:
-        assert cells_of([self.batch(**changes)], run.codecs)[1:] == (valid, 2)
-
-    def test_no_rows(self, run: Any) -> None:
-        found, valid, rows = cells_of([], run.codecs)
-        assert (valid, rows, [len(found[name]) for name in NAMES]) == (0, 0, [0] * 4)
+        seen = ValidRows(run.codecs)
+        seen.add(self.batch(**changes))
+        assert (seen.valid, seen.rows) == (valid, 2)
 
 
 class TestPublic:
     def test_every_column_and_every_measured_pair(self, run: Any, people: list[Any]) -> None:
         _, measured = run.measure(people)
-        quality = public_scores(measured, run.schema, cells(people), valid_rows=80, rows=80)
+        quality = public_scores(measured, run.schema, batches(people), valid_rows=80, rows=80)
         assert [score.columns for score in quality.one_way] == [("age",), ("income",), ("city",), ("died",)]
         assert [score.columns for score in quality.two_way] == list(measured.pairs)
         for score in (*quality.one_way, *quality.two_way):
@@ -92,9 +100,9 @@ class TestPublic:
 
     def test_equal_rows_show_the_noise_and_other_rows_more(self, run: Any, people: list[Any]) -> None:
         _, measured = run.measure(people * 50)
-        same = public_scores(measured, run.schema, cells(people), valid_rows=80, rows=80)
+        same = public_scores(measured, run.schema, batches(people), valid_rows=80, rows=80)
         others = [people[0]] * 80
-        other = public_scores(measured, run.schema, cells(others), valid_rows=80, rows=80)
+        other = public_scores(measured, run.schema, batches(others), valid_rows=80, rows=80)
         assert same.mean_one_way_distance < 3 * same.mean_one_way_noise + 0.01
         assert other.mean_one_way_distance > 10 * same.mean_one_way_distance
         assert other.mean_two_way_distance is not None and same.mean_two_way_distance is not None
@@ -104,9 +112,7 @@ class TestPublic:
         run = toy_run(schema_of("age"), epsilon=10.0)
         codes = [run.codes_of(("5",), i) for i in range(9)]
         _, measured = run.measure(codes)
-        quality = public_scores(
-            measured, run.schema, {"age": np.array([c["cells:age"] for c in codes])}, valid_rows=9, rows=9
-        )
+        quality = public_scores(measured, run.schema, batches(codes), valid_rows=9, rows=9)
         assert (quality.two_way, quality.mean_two_way_distance, quality.mean_two_way_noise) == ((), None, None)
 
     def test_they_cannot_open_a_private_row(self) -> None:
@@ -123,14 +129,10 @@ class TestPublic:
 class TestInternal:
     def scores(self, run: Any, real: list[Any], fake: list[Any]) -> dict[str, Any]:
         _, measured = run.measure(real)
-        columns = cells(real)
-
-        def read(keys: Sequence[str]) -> Any:
-            half = {key: columns[key.removeprefix("cells:")] for key in keys}
-            return iter([{k: v[:30] for k, v in half.items()}, {k: v[30:] for k, v in half.items()}])
-
         outside = {"age": 3}
-        return internal_scores(measured, run.codecs, read, cells(fake), outside, rng=np.random.default_rng(0))
+        return internal_scores(
+            measured, run.codecs, batches(real), batches(fake), outside, rng=np.random.default_rng(0)
+        )
 
     def test_equal_tables(self, run: Any, people: list[Any]) -> None:
         scores = self.scores(run, people, people)
@@ -167,10 +169,7 @@ class TestInternal:
         run = toy_run(schema_of("died"), epsilon=10.0)
         codes = [run.codes_of(("true",), i) for i in range(4)]
         _, measured = run.measure(codes)
-        found = {"died": np.ones(4, dtype=np.int64)}
-        scores = internal_scores(
-            measured, run.codecs, lambda keys: [{"cells:died": found["died"]}], found, {}, rng=np.random.default_rng(0)
-        )
+        scores = internal_scores(measured, run.codecs, batches(codes), batches(codes), {}, rng=np.random.default_rng(0))
         assert scores["mean_distance"] == {"one_way": 0.0, "two_way": None, "three_way": None}
 
     def test_the_report_is_for_its_owner_and_says_so(self, run: Any, people: list[Any], tmp_path: Path) -> None:

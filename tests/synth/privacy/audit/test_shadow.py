@@ -85,7 +85,7 @@ def test_rows_near_the_record_raise_its_score(schema_of: Callable[..., Schema]) 
     record = {"cells:age": np.array([50], np.int32), "cells:sex": np.array([0], np.int32)}
 
     def score(age: int, sex: int) -> float:
-        return shadow.rows_score({"age": np.array([age]), "sex": np.array([sex])}, record, codecs)
+        return shadow.rows_score({"cells:age": np.array([age]), "cells:sex": np.array([sex])}, record, codecs)
 
     assert [score(50, 0), score(53, 0), score(54, 0), score(10, 1)] == [4.0, 4.0, 2.0, 1.0]
 
