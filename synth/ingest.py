@@ -7,6 +7,7 @@ before the budget is reserved. Errors name the rule, the column and the remedy, 
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -142,7 +143,7 @@ def _check_database(source: Database, schema: Schema) -> None:
         raise InvalidSource(f"source {database.PLACE}: source.query gives no rows")
 
 
-class _Source:
+class _Source(ABC):
     """Rows with a checked header: a Parquet or CSV file, or a folder of files of one kind.
 
     `rows` says whether there is a row at all, and `header` what all files of a folder have to share.
@@ -166,8 +167,9 @@ class _Source:
     has_rows: bool
     empty = "has no rows"
 
+    @abstractmethod
     def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
-        raise NotImplementedError
+        """The named columns, at most BATCH_ROWS rows at a time."""
 
 
 class _FileSource(_Source):
