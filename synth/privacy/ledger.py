@@ -250,12 +250,6 @@ class Ledger:
         _verified(entries)
         return len(entries)
 
-    def contains_head(self, head: str) -> bool:
-        """Whether the chain ever had this head; False for a bundle's head means that the ledger went back."""
-        entries = self._store.read()
-        _verified(entries)
-        return head == GENESIS or any(entry.hash == head for entry in entries)
-
     def settled_at(self, head: str, *, population: str, run_id: str) -> bool:
         """Whether the entry with this hash ends that run on that population: what a bundle's head has to be."""
         entries = self._store.read()

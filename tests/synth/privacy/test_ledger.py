@@ -387,7 +387,7 @@ class TestTampering:
         for use in (
             ledger.verify_chain,
             ledger.populations,
-            lambda: ledger.contains_head(GENESIS),
+            lambda: ledger.settled_at(GENESIS, population=PEOPLE, run_id="a"),
             lambda: reserve(ledger, "c"),
         ):
             with pytest.raises(VerificationFailed, match=f"ledger entry {first_bad} ") as failed:
@@ -404,14 +404,14 @@ class TestTampering:
             ledger.verify_chain()
 
     def test_a_cut_tail_shows_only_in_a_recorded_head(self, raw: Raw, ledger: Ledger) -> None:
-        recorded = ledger.head()
-        earlier = ledger.history()[3].hash
-        assert ledger.contains_head(recorded)
+        earlier = ledger.history()[2].hash
+        reserve(ledger, "c")
+        recorded = ledger.settle("c").hash
+        assert ledger.settled_at(recorded, population=PEOPLE, run_id="c")
         raw("DELETE FROM entries WHERE seq > 4", unguarded=True)
         assert ledger.verify_chain() == 4
-        assert not ledger.contains_head(recorded)
-        assert ledger.contains_head(earlier)
-        assert ledger.contains_head(GENESIS)
+        assert not ledger.settled_at(recorded, population=PEOPLE, run_id="c")
+        assert ledger.settled_at(earlier, population=PEOPLE, run_id="a")
 
     def test_an_export_lets_others_recompute_the_chain(self, ledger: Ledger) -> None:
         previous = GENESIS
