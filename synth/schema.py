@@ -35,6 +35,7 @@ MAX_CATEGORIES = 50_000
 MAX_ROWS = 10**12
 LARGEST_WHOLE = 2**53  # beyond it, double precision and canonical JSON lose whole numbers
 LARGEST_REAL = 1e300
+SMALLEST_SPAN = 1e-300  # cells are small parts of a span, and doubles end near 1e-308
 Outside = Literal["clip", "missing", "other", "refuse"]
 
 
@@ -159,6 +160,8 @@ class ContinuousColumn(OrderedColumn):
         _check_bounds(low, high)
         if max(abs(low), abs(high)) > LARGEST_REAL:
             raise ValueError("bounds must lie within ±1e300")
+        if self.decimals is None and 0 < high - low < SMALLEST_SPAN:
+            raise ValueError("bounds lie closer together than 1e-300: declare a larger unit, or equal bounds")
         if self.decimals is not None:
             if max(abs(low), abs(high)) * 10**self.decimals >= LARGEST_WHOLE:
                 raise ValueError("bounds and decimals need more than 15 digits: declare fewer decimals, or none")

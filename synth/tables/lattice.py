@@ -144,8 +144,8 @@ def lattice_of(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> Lat
     if isinstance(column, ContinuousColumn) and column.decimals is None:
         low, high = column.bounds
         span = high - low
-        top = math.floor(math.log10(max(span / 20, 1e-300)))  # a twentieth of the least double is zero
-        exponents = range(max(top, -SMALLEST_REAL_UNIT), -SMALLEST_REAL_UNIT - 1, -1) if span > 0 else ()
+        top = max(math.floor(math.log10(span / 20)), -SMALLEST_REAL_UNIT) if span > 0 else -SMALLEST_REAL_UNIT - 1
+        exponents = range(top, -SMALLEST_REAL_UNIT - 1, -1)
         return Lattice(low, high, whole=False, scale=column.scale, units=tuple(10.0**e for e in exponents))
     first, last = column.bounds if isinstance(column, IntegerColumn) else column.steps
     count = last - first + 1

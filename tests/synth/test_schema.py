@@ -156,6 +156,7 @@ COLUMN_MISTAKES = [
     ({**REAL, "bounds": [0, float("inf")]}, "column a.bounds.1: should be a finite number"),
     ({**REAL, "bounds": [0, float("nan")]}, "column a.bounds.1: should be a finite number"),
     ({**REAL, "bounds": [-1e308, 1e308]}, "column a: bounds must lie within ±1e300"),
+    ({**REAL, "bounds": [0, 5e-324]}, "column a: bounds lie closer together than 1e-300: declare a larger unit"),
     ({**REAL, "decimals": -1}, "column a.decimals: should be greater than or equal to 0"),
     ({**REAL, "bounds": [0.2, 0.8], "decimals": 0}, "column a: the bounds hold no value at the declared decimals"),
     ({**REAL, "bounds": [0, 1e6], "decimals": 12}, "column a: bounds and decimals need more than 15 digits"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from synth.schema import parse_schema
+from synth.schema import SMALLEST_SPAN, parse_schema
 from synth.tables.blocks import NONE
 from synth.tables.lattice import MAX_EXACT_CELLS, MAX_SINGLES, Lattice, lattice_of
 
@@ -28,14 +28,21 @@ def real(low: float, high: float, **more: Any) -> Lattice:
     return lattice(kind="continuous", bounds=[low, high], **more)
 
 
+def wide(low: float, high: float, scale: str) -> Lattice:
+    """Bounds either way round; one point where the schema refuses them as too close."""
+    low, high = sorted([low, high])
+    return real(low, low if high - low < SMALLEST_SPAN else high, scale=scale)
+
+
 WHOLE = st.integers(-(2**53) + 1, 2**53 - 1)
 REAL = st.floats(-1e300, 1e300)
 SCALES = st.sampled_from(["linear", "log"])
 LATTICES = st.one_of(
     st.builds(lambda a, b, s: integer(min(a, b), max(a, b), scale=s), WHOLE, WHOLE, SCALES),
     st.builds(lambda a, n, s: integer(a, a + n, scale=s), st.integers(-9999, 9999), st.integers(0, 9999), SCALES),
-    st.builds(lambda a, b, s: real(min(a, b), max(a, b), scale=s), REAL, REAL, SCALES),
-    st.builds(lambda a, n, s: real(a, a + n, scale=s), st.floats(-1e6, 1e6), st.floats(0, 1e6), SCALES),
+    st.builds(wide, REAL, REAL, SCALES),
+    st.builds(lambda a, n, s: wide(a, a + n, s), st.floats(-1e6, 1e6), st.floats(0, 1e6), SCALES),
+    st.builds(lambda a, e, s: wide(a, a + 10.0**e, s), st.floats(-1e-300, 1e-300), st.integers(-323, -280), SCALES),
     st.builds(lambda n, d: real(-n, n, decimals=d), st.integers(0, 500), st.integers(0, 6)),
 )
 
@@ -126,7 +133,7 @@ class TestUnits:
         grid = integer(0, 99_999)
         assert grid.unit_of(np.array([5000.0, 5100, 5110, 5111, 0])).tolist() == [0, 1, 2, 3, -1]
 
-    @example(real(0, 5e-324), 0.5)
+    @example(real(0, SMALLEST_SPAN), 0.5)
     @given(LATTICES, st.floats(0, 1))
     def test_a_code_for_every_position(self, grid: Lattice, part: float) -> None:
         position = np.array([np.clip(grid.low * (1 - part) + grid.high * part, grid.low, grid.high)])
