@@ -199,14 +199,20 @@ def rows_score(rows: Codes, record: Codes, codecs: Mapping[str, Codec]) -> float
 def judged(
     sees: str, tried: FloatArray, tried_held: BoolArray, judging: FloatArray, judging_held: BoolArray, *, delta: float
 ) -> Attack:
-    """Choose the threshold on the tried repetitions, and count how it does on the others."""
+    """Choose the threshold on the tried repetitions, and count how it does on the others.
+
+    It lies halfway between two tried scores that follow each other: at a score itself, half of the scores like it would
+    fall below. The others have no part in it, so that their counts are those of a test that was fixed before them.
+    """
 
     def telling(threshold: float) -> tuple[float, float]:
         true, false, members, others = _counts(tried >= threshold, tried_held)
         shown = shadow_epsilon(true, false, members, others, delta=delta, confidence=0.5)
         return shown, true / members - false / others  # a weak attack shows nothing anywhere: the second one decides
 
-    threshold = max(np.sort(tried)[::-1], key=telling)
+    seen = np.unique(tried)[::-1]
+    between = seen[1:] + (seen[:-1] - seen[1:]) / 2
+    threshold = max([*between, seen[-1]], key=telling)  # the lowest score itself calls everything
     true, false, members, others = _counts(judging >= threshold, judging_held)
     return Attack(
         sees=sees,

@@ -63,6 +63,11 @@ def test_thresholds_come_from_the_first_half_alone() -> None:
     shifted = shadow.judged("x", telling, held, telling + 10, held, delta=1e-5)
     assert (shifted.true_positives, shifted.false_positives) == (10, 10)
     assert shifted.epsilon_lower_bound == 0
+    # Halfway between the tried scores, so that scores a little lower or higher than those are told apart all the same.
+    blurred = shadow.judged("x", telling, held, np.where(held, 0.6, 0.4), held, delta=1e-5)
+    assert (blurred.true_positives, blurred.false_positives) == (10, 0)
+    alike = shadow.judged("x", np.zeros(20), held, np.zeros(20), held, delta=1e-5)
+    assert (alike.true_positives, alike.false_positives, alike.epsilon_lower_bound) == (10, 10, 0)
     straight = shadow.judged("x", telling, held, telling, held, delta=1e-5)
     assert (straight.true_positives, straight.false_positives) == (10, 0)
     assert straight.epsilon_lower_bound == shadow_epsilon(10, 0, 10, 10, delta=1e-5, confidence=shadow.EACH)
