@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synth.evaluate.internal.report import Report
 
 SHOWN_PAIRS = 15
+SHOWN_TELLTALES = 10
 SHOWN_OVERLAYS = 60
 MOST_COLUMNS_DRAWN = 40
 
@@ -44,8 +45,9 @@ def full_page(report: Report, alarms: Sequence[str]) -> str:
         pair_scale=scale_of([s.distance for s in f.pairs[:1]], low=0.0, high=0.01),
         missing_scale=scale_of([x for m in f.missing for x in (m.real, m.synthetic)], low=0.0, high=0.01),
         utility_scale=scale_of([s for s in scores if s is not None], low=low, high=low + 0.1),
+        telltales=report.detection.telltales[:SHOWN_TELLTALES],
         detection_scale=scale_of([*report.detection.models.values()], low=0.5, high=1.0),
-        telltale_scale=scale_of([t.drop for t in report.detection.telltales], low=0.0, high=0.01),
+        telltale_scale=scale_of([t.drop for t in report.detection.telltales[:SHOWN_TELLTALES]], low=0.0, high=0.01),
         risk_scale=scale_of([risk.risk for risk in d.risks], low=-0.02, high=0.05),
         inference_scale=scale_of([risk.risk for risk in d.inference], low=-0.02, high=0.05),
         curves=[(attack, polyline(attack.curve)) for attack in d.membership.attacks] if d.membership else [],

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from synth.evaluate.internal import models
+from synth.evaluate.internal.detection import Telltale
 from synth.evaluate.internal.page import full_page
 from synth.evaluate.internal.report import (
     JSON_NAME,
@@ -113,6 +114,21 @@ def test_every_number_drawn_is_finite(report: Report) -> None:
         for key in ("x", "y", "width", "height", "x1", "x2", "y1", "y2", "d", "points"):
             for number in re.findall(r"[^\sMVH,]+", attributes.get(key) or "0"):
                 assert abs(float(number)) < 1e4
+
+
+def test_a_bar_goes_from_zero_to_its_value(report: Report) -> None:
+    """A column whose shuffling raises the AUC by chance is drawn on the other side of zero."""
+    drops = (Telltale("steep", 0.06), Telltale("flat", 0.0), Telltale("chance", -0.02), Telltale("not drawn", -9.0))
+    shown = replace(report, detection=replace(report.detection, telltales=drops[:3] + drops[1:2] * 7 + drops[3:]))
+    card = full_page(shown, []).split("What gives the synthetic rows away")[1].split("</table>")[0]
+    shapes = [attributes for tag, attributes in Page(card.split("</p>")[1] + "</table>").tags if tag == "rect"]
+    bars = [(float(a["x"] or 0), float(a["width"] or 0)) for a in shapes if a["class"] == "value synthetic"]
+    zero = {float(a["x"] or 0) for a in shapes if a["class"] == "zero"}.pop()
+    assert zero == pytest.approx(100 * 0.02 / 0.0816, abs=0.01)
+    assert bars[0] == (zero, pytest.approx(100 * 0.06 / 0.0816, abs=0.02))
+    assert bars[1] == (zero, 0)
+    assert bars[2] == (0, zero)
+    assert len(bars) == 10
 
 
 def test_no_value_of_a_person_is_told(report: Report, people: Draw) -> None:
