@@ -11,7 +11,7 @@ import typer
 
 from synth.errors import NotBuiltYet, UserError, VerificationFailed
 from synth.privacy.boundary import guarded
-from synth.privacy.outputs import refuse_in_bundle
+from synth.privacy.outputs import SEALED, refuse_in_bundle
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -203,6 +203,7 @@ def _refuse_places(bundle: Path, output: Path) -> None:
         raise UserError(f"{bundle}: no such folder; name a bundle folder (the last line that `synth run` printed)")
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist")
+    refuse_in_bundle(output, named=str(output), bundle=bundle, because=SEALED)
 
 
 def _mark(bundle: Path, claims: dict[str, Any]) -> dict[str, str]:

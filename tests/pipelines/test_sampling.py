@@ -203,6 +203,24 @@ class TestCompletion:
         assert [path.name for path in tmp_path.iterdir()] == ["private"]
 
 
+@pytest.mark.parametrize("inside", ["rows.parquet", "data/part-00000.parquet", "link/part-00000.parquet"])
+@pytest.mark.parametrize("place", ["BUNDLE", "another", "bundle.partial"])
+def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: Path, place: str, inside: str) -> None:
+    """Its manifest would not hold any more, or the draft of one would be sealed with them."""
+    folder = bundle if place == "BUNDLE" else tmp_path / place
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    if place == "another":
+        (folder / "manifest.json").write_text("{}")
+    if inside.startswith("link"):
+        (tmp_path / "link").symlink_to(folder / "data")
+    before = sorted(folder.rglob("*"))
+    output = (tmp_path if inside.startswith("link") else folder) / inside
+    outcome = synth("sample", bundle, "--rows", 5, "-o", output)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert f"{output}: lies in a bundle" in outcome.err and "manifest" in outcome.err
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
