@@ -20,10 +20,21 @@ from pathlib import Path
 
 import absl.logging
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Some libraries under test log by absl, whose handler takes the standard error it finds when it is first imported,
 # and closes it when anyone configures logging: that would be the file a test is captured in.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+# Time is the machine's, not the code's: a slow minute must not fail a property. And a test run decides about the
+# code: its examples are the same each time. HYPOTHESIS_SEARCH=1 looks at fresh ones.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    derandomize=not os.environ.get("HYPOTHESIS_SEARCH"),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("patient")
 
 PASSWORD = "correct-horse"
 CONFIGURED = ("-c", "fsync=off", "-c", "max_connections=150", "-c", "listen_addresses=127.0.0.1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,22 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, settings
 
 from synth.privacy.noise import NoiseSource
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import codecs_of
 from synth.tables.measure import Measurements, Measurer, layout_of, plan_of
-
-# Time is the machine's, not the code's: a slow minute must not fail a property. And a test run decides about the
-# code: its examples are the same each time. HYPOTHESIS_SEARCH=1 looks at fresh ones.
-settings.register_profile(
-    "patient",
-    deadline=None,
-    derandomize=not os.environ.get("HYPOTHESIS_SEARCH"),
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("patient")
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "age": {"kind": "integer", "bounds": [0, 99]},
