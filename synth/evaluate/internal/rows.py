@@ -76,8 +76,7 @@ def frame_of(matrix: FloatArray, codecs: Mapping[str, Codec]) -> pd.DataFrame:
     columns: dict[str, npt.NDArray[Any]] = {}
     for i, (name, codec) in enumerate(codecs.items()):
         if isinstance(codec, OrderedCodec):
-            values = matrix[:, i]
-            columns[name] = values if np.isnan(values).any() or not codec.lattice.whole else values.astype(np.int64)
+            columns[name] = matrix[:, i]  # of one type, whether a table happens to miss a value or not
         else:
             names = np.array([*(str(level) for level in codec.levels), None], dtype=object)
             columns[name] = names[np.where(np.isnan(matrix[:, i]), len(codec.levels), matrix[:, i]).astype(np.int64)]

@@ -71,6 +71,9 @@ class TestRows:
         assert set(frame["sex"]) == {"female", "male"}
         assert frame["city"].isna().tolist() == np.isnan(matrix[:, 3]).tolist()
         assert frame["age"].tolist() == matrix[:, 0].tolist()
+        gaps = matrix.copy()
+        gaps[0] = np.nan  # types are the schema's: SDMetrics would take others for another structure
+        assert frame_of(gaps, codecs).dtypes.tolist() == frame.dtypes.tolist()
 
 
 class TestDistances:
