@@ -47,7 +47,7 @@ def verify(
         typer.echo(f"nothing to verify: no entries in {book.place}")
         return
     of_these = "" if named is None else f" ({named} for {population})"
-    typer.echo(f"intact: {count} entries{of_these}, head {head}")
+    typer.echo(f"intact: {_entries(count)}{of_these}, head {head}")
     if bundle:
         typer.echo(f"bundles: {len(checked)}, each with its run's entry in this ledger")
 
@@ -76,7 +76,7 @@ def backup(
     if as_json:
         print_json({"file": str(file.resolve()), "entries": count, "head": head})
     else:
-        typer.echo(f"{file}: {count} entries, head {head}")
+        typer.echo(f"{file}: {_entries(count)}, head {head}")
 
 
 def restore(
@@ -99,7 +99,7 @@ def restore(
     if as_json:
         print_json({"entries": count, "head": book.head()})
     else:
-        typer.echo(f"restored: {count} entries, head {book.head()}")
+        typer.echo(f"restored: {_entries(count)}, head {book.head()}")
 
 
 def _check(book: Ledger, paths: list[Path]) -> dict[Path, Verified]:
@@ -121,3 +121,7 @@ def _bundles_at(path: Path) -> list[Path]:
     if not found:
         raise UserError(f"{path}: no bundle there; name a bundle folder, or a folder that holds some")
     return found
+
+
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"

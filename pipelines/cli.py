@@ -25,7 +25,8 @@ from synth.privacy.boundary import without_values
 
 app = typer.Typer(
     name="synth",
-    help="Hand out data about people without handing out the people: differentially private synthetic tables.",
+    help="Hand out data about people without handing out the people: differentially private synthetic tables and "
+    "images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -64,8 +64,8 @@ def _lines(file: Path, run: str, found: Detection) -> Iterator[str]:
     yield f"{file}: {VERDICTS[found.verdict]}"
     yield f"  rows: {found.found:,} of {found.rows:,} are the bundle's (run {run}), {found.found / found.rows:.1%}"
     yield f"  the bundle: {found.bundle_found:,} of its {found.bundle_rows:,} rows are in the table"
-    yield f"  chance: of {found.different:,} different rows judged {found.different_found:,} match; of others"
-    yield f"    {found.expected:.3g} would on average at most, and as many with probability {_p(found.p_value)} or less"
+    yield f"  chance: {found.different_found:,} of {found.different:,} different rows judged match; by chance at most"
+    yield f"    {found.expected:.3g} would on average, and as many or more with probability {_p(found.p_value)} or less"
     if found.verdict == "part":
         yield f"  estimated share of rows from the bundle: {found.share:.1%}"
     without = f"; without {', '.join(found.absent)}" if found.absent else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from synth.config import Run, load_run
@@ -88,7 +88,8 @@ def print_plan(report: dict[str, Any]) -> None:
     say("")
     table = Table(title="Noise (standard deviation, in people) of one cell", title_justify="left")
     for heading in ("column", "kind", "cells", "bins at most", "noise in its histogram", "noise in a pair"):
-        table.add_column(heading, justify="left" if heading in {"column", "kind"} else "right")
+        justify: JustifyMethod = "left" if heading in {"column", "kind"} else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for column in report["columns"]:
         pair = "" if column["pair_noise"] is None else f"{column['pair_noise']:.0f}"
         table.add_row(
