@@ -315,14 +315,18 @@ def _csv_header(path: Path) -> tuple[list[str], bool]:
 
 
 def _check_names(path: Path | str, names: Sequence[str], schema: Schema, *, hint: bool = True) -> None:
+    person = [schema.person_column] if schema.person_column else []
+    check_names(path, names, [*(column.name for column in schema.learned_columns), *person], hint=hint)
+
+
+def check_names(path: Path | str, names: Sequence[str], declared: Sequence[str], *, hint: bool = True) -> None:
     """Raise InvalidSource unless every declared column is there once.
 
     `hint` tells the nearest name of the file. Not for CSV: the first line of one without a header is a person's row.
     """
     counts = Counter(names)
     problems = []
-    person = [schema.person_column] if schema.person_column else []
-    for name in [*(column.name for column in schema.learned_columns), *person]:
+    for name in declared:
         if counts[name] == 0:
             problems.append(f"column {name} is missing{nearest(name, names) if hint else ''}")
         elif counts[name] > 1:

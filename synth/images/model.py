@@ -13,21 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from synth.errors import InvalidConfig, VerificationFailed
-from synth.files import canonical_json, write_whole
 from synth.image_schema import ImageSchema, parse_image_schema
 from synth.images.denoise import ClassGaussians
 from synth.images.transform import Transform, transform_of
+from synth.model_files import CONFIG_FILE, load_model, save_model
 from synth.tables.bins import project_to_simplex
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
-WEIGHTS_FILE = "generator.safetensors"
-CONFIG_FILE = "config.json"
 FORMAT = "dp-synth-image-generator/1"
 
 
@@ -73,19 +68,12 @@ class ImageModel:
             "coefficients": int(self.means.shape[1]),
             "schema": self.schema.model_dump(mode="json", exclude_defaults=True),
         }
-        write_whole(folder / WEIGHTS_FILE, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-        write_whole(folder / CONFIG_FILE, canonical_json(config))
+        save_model(folder, config, arrays)
 
     @staticmethod
     def load(folder: Path) -> ImageModel:
         """Read a model written by `save`. Raises VerificationFailed when the files are not such a model."""
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_bytes())
-            with safe_open(folder / WEIGHTS_FILE, framework="np") as file:
-                arrays = {name: file.get_tensor(name) for name in ("class_share", "factors", "means")}
-            return _assemble(config, arrays)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, InvalidConfig):
-            raise VerificationFailed(f"{folder}: does not hold an image model of format {FORMAT}") from None
+        return load_model(folder, _assemble, holds="an image model", form=FORMAT)
 
 
 def _assemble(config: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> ImageModel:
@@ -93,7 +81,7 @@ def _assemble(config: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Im
     model = ImageModel(schema=schema, rows=int(config["rows"]), **arrays)
     c, d = len(model.schema.target.classes), int(config["coefficients"])
     shapes = (model.class_share.shape, model.means.shape, model.factors.shape)
-    if config["format"] != FORMAT or shapes != ((c,), (c, d), (c, d, d)) or d > model.transform.size:
+    if shapes != ((c,), (c, d), (c, d, d)) or d > model.transform.size:
         raise ValueError("not this format")
     return model
 

@@ -8,7 +8,6 @@ physical types alone. Errors name the rule, the column and the remedy, never a v
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from synth.config import Source
 from synth.errors import InvalidSource
 from synth.image_schema import IMAGE_COLUMN, ImageSchema, ImageTarget
 from synth.images.picture import MOST_BYTES
-from synth.yaml_file import nearest
+from synth.ingest import check_names
 
 FILE_COLUMN = "file"
 PICTURES_AT_ONCE = 64
@@ -89,7 +88,7 @@ class _Parquet:
             raise InvalidSource(f"source {path}: no such file") from None
         except (pa.ArrowException, OSError):
             raise InvalidSource(f"source {path}: damaged or unreadable Parquet file; write it again") from None
-        _check_names(path, found.names, [IMAGE_COLUMN, *_others(schema)])
+        check_names(path, found.names, [IMAGE_COLUMN, *_others(schema)])
         image = found.field(IMAGE_COLUMN).type
         named = {field.name: field.type for field in image} if pa.types.is_struct(image) else {}
         content = named.get("bytes")
@@ -133,7 +132,7 @@ class _Folder:
         if not folder.is_dir():
             raise InvalidSource(f"source.folder {folder}: no such folder")
         header, some = self._header()
-        _check_names(labels, header, [FILE_COLUMN, *_others(schema)], hint=False)
+        check_names(labels, header, [FILE_COLUMN, *_others(schema)], hint=False)
         if not some:
             raise InvalidSource(f"source.labels {labels}: has a header and no rows")
 
@@ -191,16 +190,3 @@ def _others(schema: ImageSchema) -> list[str]:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _check_names(path: Path, names: list[str], asked: list[str], *, hint: bool = True) -> None:
-    """`hint` tells the nearest name. Not for CSV: the first line of one without a header is a person's row."""
-    counts, problems = Counter(names), []
-    for name in asked:
-        if counts[name] == 0:
-            problems.append(f"column {name} is missing{nearest(name, names) if hint else ''}")
-        elif counts[name] > 1:
-            problems.append(f"column {name} appears {counts[name]} times")
-    if problems:
-        advice = "" if hint else "; a CSV file names its columns in its first line"
-        raise InvalidSource(f"source {path}: {'; '.join(problems)}{advice}")

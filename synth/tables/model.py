@@ -5,7 +5,6 @@ All of it follows from noised measurements and the public schema, so sampling co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from synth.errors import InvalidConfig, VerificationFailed
-from synth.files import canonical_json, write_whole
+from synth.model_files import CONFIG_FILE, load_model, save_model
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import Codec, codecs_of
 from synth.tables.decode import ColumnDecoder
@@ -30,8 +26,6 @@ from synth.tables.targets import Encoding
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-WEIGHTS_FILE = "generator.safetensors"
-CONFIG_FILE = "config.json"
 FORMAT = "dp-synth-table-generator/1"
 
 
@@ -104,24 +98,15 @@ class TableModel:
             "bins": list(self.encoding.sizes),
             "schema": self.schema.model_dump(mode="json", exclude_defaults=True),
         }
-        write_whole(folder / WEIGHTS_FILE, save({k: np.ascontiguousarray(arrays[k]) for k in sorted(arrays)}))
-        write_whole(folder / CONFIG_FILE, canonical_json(config))
+        save_model(folder, config, arrays)
 
     @staticmethod
     def load(folder: Path) -> TableModel:
         """Read a model written by `save`. Raises VerificationFailed when the files are not such a model."""
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_bytes())
-            with safe_open(folder / WEIGHTS_FILE, framework="np") as file:
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return _assemble(config, arrays)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, InvalidConfig):
-            raise VerificationFailed(f"{folder}: does not hold a table model of format {FORMAT}") from None
+        return load_model(folder, _assemble, holds="a table model", form=FORMAT)
 
 
 def _assemble(config: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> TableModel:
-    if config["format"] != FORMAT:
-        raise ValueError("format")
     encoding = Encoding(names=tuple(config["columns"]), sizes=tuple(config["bins"]))
     decoders = {
         name: ColumnDecoder(

@@ -13,12 +13,13 @@ import pytest
 
 from synth.errors import UserError, VerificationFailed
 from synth.files import canonical_json
+from synth.model_files import CONFIG_FILE, WEIGHTS_FILE
 from synth.schema import Schema, parse_schema
 from synth.tables import rows as rows_module
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.conditions import parse_conditions as parsed
 from synth.tables.measure import Measurements
-from synth.tables.model import CONFIG_FILE, WEIGHTS_FILE, TableModel
+from synth.tables.model import TableModel
 from synth.tables.pieces import Region
 from synth.tables.posterior import posterior_of
 from synth.tables.rows import sample_rows
