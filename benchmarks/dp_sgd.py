@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import opacus
 import torch
@@ -85,27 +86,18 @@ def our_step(critic: nn.Module, x: Tensor, *, clip: bool = True, noise: bool = T
 def opacus_hooks_step(critic: nn.Module, x: Tensor) -> Step:
     """Per-sample gradients by Opacus' hooks, clipped and summed by its optimiser, without noise."""
     hooked = GradSampleModule(critic, loss_reduction="sum")
-    optimizer = DPOptimizer(
-        torch.optim.SGD(hooked.parameters(), 0.0),
-        noise_multiplier=0.0,
-        max_grad_norm=MAX_GRAD_NORM,
-        expected_batch_size=len(x),
-        loss_reduction="sum",
-    )
-
-    def step() -> list[Tensor]:
-        optimizer.zero_grad()
-        hooked(x)[:, 0].sum().backward()
-        optimizer.pre_step()
-        return [parameter.grad for parameter in hooked.parameters() if parameter.grad is not None]
-
-    return step
+    return _opacus_step(hooked, x, DPOptimizer, lambda _: hooked(x)[:, 0].sum())
 
 
 def opacus_ghost_step(critic: nn.Module, x: Tensor) -> Step:
     """Opacus' ghost clipping: norms in a first backward pass, the reweighted loss in a second, without noise."""
     hooked = GradSampleModuleFastGradientClipping(critic, max_grad_norm=MAX_GRAD_NORM, loss_reduction="sum")
-    optimizer = DPOptimizerFastGradientClipping(
+    kind = DPOptimizerFastGradientClipping
+    return _opacus_step(hooked, x, kind, lambda own: DPTensorFastGradientClipping(hooked, own, hooked(x)[:, 0], "sum"))
+
+
+def _opacus_step(hooked: nn.Module, x: Tensor, kind: type[DPOptimizer], loss: Callable[[DPOptimizer], Any]) -> Step:
+    optimizer = kind(
         torch.optim.SGD(hooked.parameters(), 0.0),
         noise_multiplier=0.0,
         max_grad_norm=MAX_GRAD_NORM,
@@ -115,7 +107,7 @@ def opacus_ghost_step(critic: nn.Module, x: Tensor) -> Step:
 
     def step() -> list[Tensor]:
         optimizer.zero_grad()
-        DPTensorFastGradientClipping(hooked, optimizer, hooked(x)[:, 0], "sum").backward()
+        loss(optimizer).backward()
         optimizer.pre_step()
         return [parameter.grad for parameter in hooked.parameters() if parameter.grad is not None]
 
