@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.evaluating_images import evaluate_images
 from synth.errors import NotBuiltYet, SynthError, UserError, VerificationFailed
 from synth.files import PRIVATE_FOLDER
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from synth.evaluate.internal.report import Subject
+    from synth.image_schema import ImageSchema
     from synth.schema import Schema
 
 
@@ -27,7 +29,11 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", show_default=False)],
     real: Annotated[
         Path,
-        typer.Option("--real", help="Real rows that the run has not seen: Parquet or CSV.", show_default=False),
+        typer.Option(
+            "--real",
+            help="Rows the run has not seen: Parquet or CSV; pictures: Parquet, or a folder with labels.csv.",
+            show_default=False,
+        ),
     ],
     training: Annotated[
         Path | None,
@@ -71,11 +77,17 @@ def evaluate_bundle(
     """
     from synth.ingest import check_header, read_batches
     from synth.privacy.boundary import guarded
+    from synth.schema import Schema
     from synth.tables.codec import LevelCodec, codecs_of
 
     if not bundle.is_dir():
         raise UserError(f"{bundle}: no such folder; name a bundle folder (the last line that `synth run` printed)")
     schema, claims = _declared(bundle)
+    if not isinstance(schema, Schema):
+        if target or subgroups:
+            raise UserError("--target and --subgroup: are for tables; leave them out for pictures")
+        folder = _folder_for(bundle, out)
+        return evaluate_images(bundle, schema, mu=_mu(claims), real=real, training=training, folder=folder)
     target = target or schema.target
     learned = {column.name for column in schema.learned_columns}
     for option, name in [("--target", target), *(("--subgroup", name) for name in subgroups)]:
@@ -130,14 +142,14 @@ def evaluate_bundle(
         )
 
 
-def _declared(bundle: Path) -> tuple[Schema, Mapping[str, Any]]:
+def _declared(bundle: Path) -> tuple[Schema | ImageSchema, Mapping[str, Any]]:
     """The bundle's schema and its privacy statement."""
+    from synth.image_schema import load_any_schema
     from synth.parquet import part_files
-    from synth.schema import load_schema
 
     try:
         claims = json.loads((bundle / "privacy.json").read_bytes())["x_synth"]
-        schema = load_schema(bundle / "schema.yaml")
+        schema = load_any_schema(bundle / "schema.yaml")
         if not part_files(bundle / "data"):
             raise ValueError
         return schema, {**claims, "run": str(claims["run"])} | {key: float(claims[key]) for key in ("epsilon", "delta")}
@@ -202,14 +214,23 @@ def _synthetic(bundle: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
         raise VerificationFailed(f"{bundle}: its data is damaged") from None
 
 
+def _mu(claims: Mapping[str, Any]) -> float | None:
+    """The stated mu, where it stands for the whole statement: only there does it bound what an attack can win."""
+    from synth.privacy.accounting import epsilon_of
+
+    mu = claims.get("mu")
+    whole = (
+        isinstance(mu, float)
+        and mu > 0
+        and math.isclose(epsilon_of(mu, claims["delta"]), claims["epsilon"], rel_tol=1e-3)
+    )
+    return mu if whole else None
+
+
 def _subject(bundle: Path, claims: Mapping[str, Any], real: Path, training: Path | None) -> Subject:
     from synth.evaluate.internal.report import Subject
-    from synth.privacy.accounting import epsilon_of
     from synth.release import verify
 
-    epsilon, delta, mu = claims["epsilon"], claims["delta"], claims.get("mu")
-    # Only where the stated mu stands for the whole statement does it bound what an attack can win.
-    whole = isinstance(mu, float) and mu > 0 and math.isclose(epsilon_of(mu, delta), epsilon, rel_tol=1e-3)
     try:
         verify(bundle)
         intact = True
@@ -217,9 +238,9 @@ def _subject(bundle: Path, claims: Mapping[str, Any], real: Path, training: Path
         intact = False
     return Subject(
         run=claims["run"],
-        epsilon=epsilon,
-        delta=delta,
-        mu=mu if whole else None,
+        epsilon=claims["epsilon"],
+        delta=claims["delta"],
+        mu=_mu(claims),
         intact=intact,
         real=real.name,
         training=None if training is None else training.name,

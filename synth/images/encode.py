@@ -78,7 +78,7 @@ def encode(
     """
     rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
     fields = pa.schema([pa.field("label", pa.int32()), pa.field("coefficients", pa.list_(pa.int32(), transform.size))])
-    kept, at_once = _Sample(schema, rng), batch_rows(schema)
+    kept, at_once = Sample(schema, rng), batch_rows(schema)
     pictures = labels = seen = 0
     batch: list[UInt16Array] = []
     classes: list[int] = []
@@ -134,12 +134,12 @@ def read_coefficients(path: Path) -> Iterator[tuple[IntArray, IntArray]]:
             yield batch.column("label").to_numpy().astype(np.int64), values.astype(np.int64)
 
 
-class _Sample:
+class Sample:
     """A uniform random sample of what is offered (reservoir sampling, Vitter 1985, algorithm R)."""
 
-    def __init__(self, schema: ImageSchema, rng: np.random.Generator) -> None:
+    def __init__(self, schema: ImageSchema, rng: np.random.Generator, *, most: int = SAMPLE_ROWS) -> None:
         height, width, channels = schema.image.shape
-        self._most = max(1, min(SAMPLE_ROWS, SAMPLE_BYTES // (2 * height * width * channels)))
+        self._most = max(1, min(most, SAMPLE_BYTES // (2 * height * width * channels)))
         self._rng = rng
         self.offered = 0
         self.pixels: list[UInt16Array] = []

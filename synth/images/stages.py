@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from synth.config import Run
 from synth.evaluate.image_public import image_scores, moments_of
-from synth.evaluate.internal.images import MOST_PICTURES, Pictures, image_report, write_image_report
+from synth.evaluate.internal.images import MOST_PICTURES, Pictures, halved, image_report, write_image_report
 from synth.facts import DataFacts, ImageModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
@@ -147,14 +147,11 @@ def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
 
 def _report_to_the_steward(folder: RunFolder, schema: ImageSchema) -> None:
     kept = load_file(folder.private / SAMPLE)
-    report = image_report(
-        (kept["pixels"], kept["labels"]),
-        _first_pictures(folder, schema, min(MOST_PICTURES, len(kept["labels"]))),
-        low=schema.image.low,
-        high=schema.image.high,
-        outside=Outside(**json.loads((folder.private / OUTSIDE).read_text())),
-    )
-    write_image_report(report, folder.internal)
+    train, test = halved((kept["pixels"], kept["labels"]))
+    synthetic = _first_pictures(folder, schema, min(MOST_PICTURES, len(kept["labels"])))
+    outside = Outside(**json.loads((folder.private / OUTSIDE).read_text()))
+    report = image_report(train, test, synthetic, schema, learned=True, outside=outside)
+    write_image_report(report, test, synthetic, schema, folder.internal, name="report")
 
 
 def _first_pictures(folder: RunFolder, schema: ImageSchema, most: int) -> Pictures:

@@ -125,6 +125,19 @@ def test_from_a_folder_to_a_bundle(
     refused = synth("sample", bundle, "--rows", 9, "--balance", "side", "-o", drawn)
     assert refused.code == 2 and "for tables" in refused.err
 
+    unseen = folder_of_scans(ward.parent / "unseen", seed=1, count=50)
+    done = synth("evaluate", bundle, "--real", unseen)
+    assert done.code == 0, done.err
+    page = Path(done.out.strip())
+    assert page == bundle.parent / "internal" / "evaluation.html" and page.read_text().count("data:image/png") == 4
+    evaluated = json.loads(page.with_suffix(".json").read_text())
+    assert (evaluated["test"], evaluated["learned"], evaluated["membership"]["others"]) == (50, False, 25)
+    assert [(score["name"], score["real"]) for score in evaluated["classes"]] == [("left", 0.5), ("right", 0.5)]
+    for option, words in (("--real", "name ones that the run has not seen"), ("--target", "are for tables")):
+        given = {"--real": unseen, "--target": "side"} if option == "--target" else {"--real": ward / "labels.csv"}
+        refused = synth("evaluate", bundle, *(word for pair in given.items() for word in pair))
+        assert refused.code == 2 and words in refused.err, refused.err
+
     spent = (ward / "ledger.db").read_bytes()
     audited = synth("audit", ward / "run.yaml", "--bundle", bundle, "--repetitions", 8, "--canaries", 100)
     # A sound build is refuted with probability below 1e-6 (guesses, by the theorem) and 1e-9 (noise).
@@ -144,6 +157,17 @@ def test_from_a_folder_to_a_bundle(
             with contextlib.suppress(FileNotFoundError):  # a journal of Prefect's database comes and goes
                 assert not path.is_file() or CANARY not in path.read_bytes(), path
     assert all(CANARY not in zlib.decompress(part) for part in idat_of(first["bytes"]))
+
+
+def folder_of_scans(folder: Path, *, seed: int, count: int) -> Path:
+    """Pictures as the ward's, all readable, with their labels beside them."""
+    rng, lines = np.random.default_rng(seed), ["file,side,patient"]
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"{i}.png").write_bytes(scan(rng, i % 2 == 0))
+        lines.append(f"{i}.png,{'right' if i % 2 == 0 else 'left'},{i}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def idat_of(png: bytes) -> list[bytes]:

@@ -1,14 +1,16 @@
-"""The internal report of an image run: against a sample of the real pictures, for the steward alone.
+"""The internal report on pictures: synthetic ones against real ones, for the steward alone.
 
 Utility by a small network with a fixed recipe: trained on synthetic pictures and tested on real ones, beside trained
-on one half of the real pictures and tested on the other. Closest pictures are a smoke alarm for copying, never a pass
-mark (arXiv 2505.01524).
+on other real pictures. Distances by that network's features. Closest pictures are a smoke alarm for copying, never a
+pass mark (arXiv 2505.01524). A run's own report halves a sample of the pictures it has learned; `synth evaluate` takes
+pictures that the run has not seen, and attacks membership with them.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synth.evaluate.internal.image_features import FeatureScores, feature_scores
+from synth.evaluate.internal.membership import FEWEST_ROWS, Membership, attacks_by_distance
+from synth.evaluate.internal.page import image_page
 from synth.files import write_whole
+from synth.image_schema import ImageSchema
+from synth.images.contact_sheet import side_by_side
 from synth.images.encode import Outside
+from synth.images.png import write_png
 
 IntArray = npt.NDArray[np.int64]
 UInt16Array = npt.NDArray[np.uint16]
@@ -35,6 +43,8 @@ MOST_PICTURES = 4_000
 """More of either kind would take the report minutes."""
 MOST_COMPARED = 2_000
 NEAR_QUANTILE = 0.01
+FEWEST_PICTURES = 20
+SHEET_PICTURES, SHEET_COLUMNS = 24, 8
 
 
 class SmallNetwork(nn.Module):
@@ -61,54 +71,137 @@ class SmallNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """One class: its shares of real and of synthetic pictures, and the share of its real test pictures that the network
+    finds when it has learned from synthetic and from real pictures; None without any."""
+
+    name: str
+    real: float
+    synthetic: float
+    found_synthetic: float | None
+    found_real: float | None
+
+
+@dataclass(frozen=True)
 class ImageReport:
     """Scores against real pictures.
 
     Attributes:
-        unreadable_pictures, unknown_labels: rows of the source that were mapped by the declared rules.
-        accuracy_synthetic: trained on synthetic pictures, tested on half of the sampled real ones.
-        accuracy_real: trained on the other half instead; accuracy_majority: always the most frequent class.
-        near_copies: share of synthetic pictures closer to a real one of the first half than `near`.
-        near_by_chance: the same of real pictures of the second half.
+        train, test: real pictures compared with; `learned` says whether the run has learned the test pictures, too.
+        unreadable_pictures, unknown_labels: rows of the source that were mapped by the declared rules; None when the
+            source was not read.
+        accuracy_synthetic: the network trained on synthetic pictures, tested on `test`.
+        accuracy_real: trained on `train` instead; accuracy_majority: always the most frequent class.
+        features: synthetic pictures against `test`, by features; features_real: `train` against `test`.
+        near_copies: share of synthetic pictures closer to one of `train` than `near`.
+        near_by_chance: the same of `test`.
         near: the distance (root mean square, in units of the value range) that counts as near.
+        membership: attacks on `train` with `test` as other people; None where the run has learned both.
     """
 
     synthetic_pictures: int
-    real_pictures: int
-    unreadable_pictures: int
-    unknown_labels: int
+    train: int
+    test: int
+    learned: bool
+    unreadable_pictures: int | None
+    unknown_labels: int | None
     accuracy_synthetic: float
     accuracy_real: float
     accuracy_majority: float
+    classes: tuple[ClassScore, ...]
+    features: FeatureScores
+    features_real: FeatureScores
     near_copies: float
     near_by_chance: float
     near: float
+    membership: Membership | None
+
+
+def halved(pictures: Pictures, *, seed: int = 0) -> tuple[Pictures, Pictures]:
+    """Two random halves of at most MOST_PICTURES each."""
+    order = np.random.default_rng(seed).permutation(len(pictures[1]))[: 2 * MOST_PICTURES]
+    first, second = np.array_split(order, 2)
+    return (pictures[0][first], pictures[1][first]), (pictures[0][second], pictures[1][second])
 
 
 def image_report(
-    real: Pictures, synthetic: Pictures, *, low: int, high: int, outside: Outside, seed: int = 0
+    train: Pictures,
+    test: Pictures,
+    synthetic: Pictures,
+    schema: ImageSchema,
+    *,
+    learned: bool,
+    outside: Outside | None = None,
+    mu: float | None = None,
+    seed: int = 0,
 ) -> ImageReport:
-    """Scores of synthetic pictures against a sample of the real ones. At least two of each are needed."""
-    order = np.random.default_rng(seed).permutation(len(real[1]))[: 2 * MOST_PICTURES]
-    first, second = order[: len(order) // 2], order[len(order) // 2 :]
-    train, test = real[1][first], real[1][second]
-    train_x, test_x, synthetic_x = (prepared(x, low, high) for x in (real[0][first], real[0][second], synthetic[0]))
-    classes = 1 + max(int(labels.max()) for labels in (real[1], synthetic[1]))
-    answers = torch.from_numpy(test)
-    counts = np.bincount(train, minlength=classes)
+    """Scores of synthetic pictures. At least FEWEST_PICTURES of each kind say anything.
+
+    Args:
+        train: real pictures that the run has learned.
+        test: others, which the run has learned too when `learned`.
+        synthetic: the bundle's pictures.
+        schema: their form and classes.
+        outside: what of the source was mapped by the declared rules.
+        mu: what the privacy statement promises, for the attacks; None when unknown.
+        seed: of the network.
+    """
+    low, high = schema.image.low, schema.image.high
+    train_x, test_x, synthetic_x = (prepared(pixels, low, high) for pixels, _ in (train, test, synthetic))
+    names = [str(name) for name in schema.target.classes.values()]
+    taught_by_real = trained(train_x, train[1], len(names), seed=seed)
+    taught = trained(synthetic_x, synthetic[1], len(names), seed=seed)
+    guesses, guesses_real = answers(taught, test_x), answers(taught_by_real, test_x)
+    seen = [features_of(taught_by_real, x[:MOST_COMPARED]) for x in (train_x, test_x, synthetic_x)]
     near, copies, chance = near_copies(train_x, test_x, synthetic_x)
     return ImageReport(
         synthetic_pictures=len(synthetic[1]),
-        real_pictures=len(real[1]),
-        unreadable_pictures=outside.pictures,
-        unknown_labels=outside.labels,
-        accuracy_synthetic=accuracy(trained(synthetic_x, synthetic[1], classes, seed=seed), test_x, answers),
-        accuracy_real=accuracy(trained(train_x, train, classes, seed=seed), test_x, answers),
-        accuracy_majority=float((test == counts.argmax()).mean()),
+        train=len(train[1]),
+        test=len(test[1]),
+        learned=learned,
+        unreadable_pictures=None if outside is None else outside.pictures,
+        unknown_labels=None if outside is None else outside.labels,
+        accuracy_synthetic=float((guesses == test[1]).mean()),
+        accuracy_real=float((guesses_real == test[1]).mean()),
+        accuracy_majority=float((test[1] == np.bincount(train[1]).argmax()).mean()),
+        classes=tuple(
+            ClassScore(
+                name=name,
+                real=float((test[1] == c).mean()),
+                synthetic=float((synthetic[1] == c).mean()),
+                found_synthetic=_share(guesses[test[1] == c] == c),
+                found_real=_share(guesses_real[test[1] == c] == c),
+            )
+            for c, name in enumerate(names)
+        ),
+        features=feature_scores(seen[1], seen[2]),
+        features_real=feature_scores(seen[1], seen[0]),
         near_copies=copies,
         near_by_chance=chance,
         near=near,
+        membership=None if learned else attacked(train_x, test_x, synthetic_x, mu=mu),
     )
+
+
+def _share(right: npt.NDArray[np.bool_]) -> float | None:
+    return float(right.mean()) if len(right) else None
+
+
+def attacked(train: Tensor, test: Tensor, synthetic: Tensor, *, mu: float | None) -> Membership | None:
+    """Membership attacks by the distance of pixels; half of `test` serves as reference. None for too few pictures."""
+    others, reference = torch.tensor_split(test, 2)
+    people = min(MOST_COMPARED, len(train), len(others))
+    records = min(MOST_COMPARED, len(reference), len(synthetic))
+    if min(people, records) < FEWEST_ROWS:
+        return None
+    near = [
+        [
+            torch.cdist(group[:people].flatten(1), table[:records].flatten(1)).min(dim=1).values.double().numpy()
+            for group in (train, others)
+        ]
+        for table in (synthetic, reference)
+    ]
+    return attacks_by_distance(near[0], near[1], reference_size=records, mu=mu)
 
 
 def prepared(pixels: UInt16Array, low: int, high: int) -> Tensor:
@@ -150,11 +243,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def accuracy(network: SmallNetwork, pictures: Tensor, answers: Tensor) -> float:
-    """Share of pictures that the network labels rightly."""
+def answers(network: SmallNetwork, pictures: Tensor) -> IntArray:
+    """The class that the network gives each picture [n]."""
+    return np.asarray(_in_batches(lambda x: network(x).argmax(dim=1), pictures).numpy(), dtype=np.int64)
+
+
+def features_of(network: SmallNetwork, pictures: Tensor) -> npt.NDArray[np.float64]:
+    """What the network's last hidden layer makes of pictures [n, 128]."""
+    return np.asarray(_in_batches(network.layers[:-1], pictures).double().numpy())
+
+
+def _in_batches(work: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
     with _one_thread(), torch.inference_mode():
-        guesses = torch.cat([network(pictures[i : i + 500] - 0.5).argmax(dim=1) for i in range(0, len(pictures), 500)])
-    return float((guesses == answers).float().mean())
+        return torch.cat([work(pictures[i : i + 500] - 0.5) for i in range(0, len(pictures), 500)])
 
 
 def near_copies(train: Tensor, test: Tensor, synthetic: Tensor) -> tuple[float, float, float]:
@@ -167,25 +268,21 @@ def near_copies(train: Tensor, test: Tensor, synthetic: Tensor) -> tuple[float, 
     return near, float((closest <= near).float().mean()), float((by_chance <= near).float().mean())
 
 
-def write_image_report(report: ImageReport, folder: Path) -> None:
-    """Write report.json and report.md to the run's internal folder."""
-    write_whole(folder / "report.json", json.dumps(asdict(report), indent=1))
-    write_whole(folder / "report.md", in_words(report))
+def write_image_report(
+    report: ImageReport, real: Pictures, synthetic: Pictures, schema: ImageSchema, folder: Path, *, name: str
+) -> Path:
+    """Write NAME.html, with some pictures of each class, and NAME.json, each whole; returns the page's path."""
+    write_whole(folder / f"{name}.json", json.dumps(asdict(report), indent=1))
+    sheets = [[_sheet(pictures, c, schema) for pictures in (real, synthetic)] for c in range(len(report.classes))]
+    page = folder / f"{name}.html"
+    write_whole(page, image_page(report, schema.dataset, sheets))
+    return page
 
 
-def in_words(report: ImageReport) -> str:
-    """The report as a person reads it."""
-    return (
-        "# Internal report: for the steward alone\n\n"
-        "Computed on real pictures without noise. Never hand it out, and do not choose between runs by it.\n\n"
-        "| | |\n|---|---|\n"
-        f"| synthetic and sampled real pictures | {report.synthetic_pictures}, {report.real_pictures} |\n"
-        f"| unreadable pictures in the source | {report.unreadable_pictures} |\n"
-        f"| undeclared labels in the source | {report.unknown_labels} |\n"
-        f"| accuracy on real pictures, trained on synthetic ones | {report.accuracy_synthetic:.3f} |\n"
-        f"| the same, trained on as many real ones as are tested | {report.accuracy_real:.3f} |\n"
-        f"| the same, always the most frequent class | {report.accuracy_majority:.3f} |\n"
-        f"| synthetic pictures nearer than {report.near:.3f} to a real one | {report.near_copies:.4f} |\n"
-        f"| other real pictures as near | {report.near_by_chance:.4f} |\n\n"
-        "Many more near synthetic pictures than near real ones are an alarm for copying; few prove nothing.\n"
-    )
+def _sheet(pictures: Pictures, label: int, schema: ImageSchema) -> str | None:
+    """The first pictures of a class side by side, as a data URI; None without any."""
+    pixels = pictures[0][pictures[1] == label][:SHEET_PICTURES]
+    if not len(pixels):
+        return None
+    png = write_png(side_by_side(pixels, SHEET_COLUMNS, schema.image.low), schema.image.bits)
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -8,8 +8,9 @@ being common; densities are estimated by the nearest neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from synth.evaluate.internal.rows import fingerprints
 from synth.tables.codec import Codec
 
 FloatArray = npt.NDArray[np.float64]
+Distances = npt.NDArray[np.floating[Any]]
 
 FALSE_ALARMS = 0.01
 FEWEST_ROWS = 20
@@ -90,16 +92,26 @@ def membership(
     for name, table in (("synthetic", synthetic[:rows]), ("reference", reference[:rows])):
         points = space.points(table)
         near[name] = [space.nearest(space.points(g[:people]), points)[0][:, 0] for g in (training, other)]
-    closest = [-distance for distance in near["synthetic"]]
-    ratio = [
-        np.log(reference + 1e-3) - np.log(synthetic + 1e-3)
-        for synthetic, reference in zip(near["synthetic"], near["reference"], strict=True)
-    ]
+    return attacks_by_distance(near["synthetic"], near["reference"], reference_size=rows, mu=mu)
+
+
+def attacks_by_distance(
+    synthetic: Sequence[Distances], reference: Sequence[Distances], *, reference_size: int, mu: float | None
+) -> Membership:
+    """Both attacks, from how far members and others are from the nearest synthetic and the nearest reference record.
+
+    Args:
+        synthetic: distances of members, and of others; reference: the same to records of the reference table.
+        reference_size: records of the reference table.
+        mu: what the privacy statement promises; None when unknown.
+    """
+    closest = [-distance for distance in synthetic]
+    ratio = [np.log(far + 1e-3) - np.log(near + 1e-3) for near, far in zip(synthetic, reference, strict=True)]
     promised = None if mu is None else float(norm.cdf(mu / np.sqrt(2)))
     return Membership(
-        members=people,
-        others=people,
-        reference=rows,
+        members=len(synthetic[0]),
+        others=len(synthetic[1]),
+        reference=reference_size,
         attacks=(
             _attack("density ratio", *ratio, promised=promised),
             _attack("closest record", *closest, promised=promised),

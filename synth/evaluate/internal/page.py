@@ -13,12 +13,15 @@ from synth.evaluate.internal.overlays import Overlay
 
 if TYPE_CHECKING:
     from synth.evaluate.internal.fidelity import Association
+    from synth.evaluate.internal.images import ImageReport
     from synth.evaluate.internal.report import Report
 
 SHOWN_PAIRS = 15
 SHOWN_TELLTALES = 10
 SHOWN_OVERLAYS = 60
 MOST_COLUMNS_DRAWN = 40
+ALARM_SHARE = 0.05
+"""So many more near synthetic pictures than near real ones, as a share, ring the alarm."""
 
 
 def full_page(report: Report, alarms: Sequence[str]) -> str:
@@ -50,8 +53,6 @@ def full_page(report: Report, alarms: Sequence[str]) -> str:
         telltale_scale=scale_of([t.drop for t in report.detection.telltales[:SHOWN_TELLTALES]], low=0.0, high=0.01),
         risk_scale=scale_of([risk.risk for risk in d.risks], low=-0.02, high=0.05),
         inference_scale=scale_of([risk.risk for risk in d.inference], low=-0.02, high=0.05),
-        curves=[(attack, polyline(attack.curve)) for attack in d.membership.attacks] if d.membership else [],
-        promised=polyline(d.membership.promised_curve) if d.membership and d.membership.promised_curve else "",
         closest=_closest(report),
     )
 
@@ -70,6 +71,19 @@ def quick_page(scores: Mapping[str, Any]) -> str:
         maps=[_distance_map(pairs, names)] if pairs else [],
         pair_scale=scale_of([distance for _, distance in pairs[:1]], low=0.0, high=0.01),
         shown_pairs=scores["pairs"][:SHOWN_PAIRS],
+    )
+
+
+def image_page(report: ImageReport, dataset: str, sheets: Sequence[Sequence[str | None]]) -> str:
+    """The page on pictures; a sheet of real and one of synthetic pictures for each class, as data URIs."""
+    found = [x for c in report.classes for x in (c.found_synthetic, c.found_real) if x is not None]
+    return _render(
+        "images.html",
+        report=report,
+        dataset=dataset,
+        classes=list(zip(report.classes, sheets, strict=True)),
+        found_scale=scale_of(found, low=0.0, high=1.0),
+        alarm=report.near_copies > report.near_by_chance + ALARM_SHARE,
     )
 
 
@@ -130,7 +144,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(decimals=_decimals, percent=_percent, whole=_whole)
+    environment.filters.update(decimals=_decimals, percent=_percent, whole=_whole, polyline=polyline)
     return environment
 
 
