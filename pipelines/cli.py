@@ -16,6 +16,7 @@ from pipelines import quiet, releasing
 from pipelines.auditing import audit
 from pipelines.budget import budget, ledger_of
 from pipelines.comparing import compare
+from pipelines.deploying import deploy
 from pipelines.detecting import detect
 from pipelines.drafting import draft_schema, write_templates
 from pipelines.evaluating import evaluate
@@ -141,6 +142,7 @@ for command in (
     detect,
     audit,
     evaluate,
+    deploy,
 ):
     app.command()(command)
 

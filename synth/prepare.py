@@ -24,8 +24,15 @@ logger = logging.getLogger(__name__)
 MAX_DELTA = 1e-3
 
 
-def prepare(run_file: Path, ledger: Ledger) -> RunFolder:
-    """Check a run and make its folder.
+def prepare(run_file: Path, ledger: Ledger, *, run_id: str | None = None) -> RunFolder:
+    """Check a run and make its folder, under a new id or the one that is given. Raises as `check` does."""
+    run = check(run_file, ledger)
+    delete_leftovers(run.config.output.directory)
+    return create_run_folder(run, run_id=run_id)
+
+
+def check(run_file: Path, ledger: Ledger) -> Run:
+    """Everything that can refuse a run before a row is read; nothing is written.
 
     In this order: the files' own validity, unconfirmed domains, the table's size, the population's cap, and only then
     the header of the source. Raises InvalidConfig, NotBuiltYet, UnconfirmedDomain, BudgetExceeded or InvalidSource.
@@ -42,8 +49,7 @@ def prepare(run_file: Path, ledger: Ledger) -> RunFolder:
             check_header(run.rows, run.table)
         else:
             open_images(run.files, run.images)
-    delete_leftovers(run.config.output.directory)
-    return create_run_folder(run)
+    return run
 
 
 def refuse_large_delta(run: Run) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.config import Database, Run, parse_run
-from synth.errors import InvalidConfig, SynthError, UserError
+from synth.errors import InvalidConfig, PrivacyRefusal, SynthError, UserError
 from synth.files import PRIVATE_FOLDER, write_whole
 from synth.image_schema import load_any_schema
 from synth.privacy.outputs import DRAFT, refuse_in_bundle
@@ -140,13 +140,16 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def create_run_folder(run: Run, *, name: str | None = None, now: datetime | None = None) -> RunFolder:
+def create_run_folder(
+    run: Run, *, name: str | None = None, run_id: str | None = None, now: datetime | None = None
+) -> RunFolder:
     """Make a new run folder with a copy of the run's configuration. Raises UserError when it cannot.
 
-    Its id starts with `name`; without one, with the run's.
+    Its id is `run_id`, or a new one that starts with `name`, by default the run's. Raises PrivacyRefusal when the folder
+    of a given id is there: a run happens once.
     """
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
-    run_id = f"{name or run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
+    run_id = run_id or f"{name or run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
     config = run.config
     refuse_in_bundle(config.output.directory, named=f"output.directory {config.output.directory}")
     folder = RunFolder(config.output.directory / run_id)
@@ -155,6 +158,8 @@ def create_run_folder(run: Run, *, name: str | None = None, now: datetime | None
         config.output.directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         folder.path.mkdir(mode=PRIVATE_FOLDER)
     except OSError as error:
+        if folder.path.is_dir():
+            raise PrivacyRefusal(f"run {run_id}: was started before; a retry is a new run") from None
         raise _cannot_write(config.output.directory, error) from None
     try:
         folder.internal.mkdir(mode=PRIVATE_FOLDER)
@@ -200,7 +205,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
     They are deleted on the way out, however that comes about. What a killed process leaves is deleted by the next
     run that starts (`delete_leftovers`).
     """
-    with _locked(folder.path) as free:
+    with try_lock(folder.path) as free:
         if not free:
             raise SynthError(f"run {folder.run_id} is under way in another process")
         try:
@@ -215,13 +220,13 @@ def delete_leftovers(directory: Path) -> None:
     for private in sorted(directory.glob("*/private")):
         if not (private.parent / "internal" / "run.json").is_file():
             continue  # not a run of ours
-        with _locked(private.parent) as free:
+        with try_lock(private.parent) as free:
             if free:
                 shutil.rmtree(private, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def try_lock(folder: Path) -> Iterator[bool]:
     """Lock a folder if nobody has; yields whether that worked. The lock dies with the process."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

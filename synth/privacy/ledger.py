@@ -210,6 +210,10 @@ class Ledger:
         run = self._books().runs.get(run_id)
         return run is not None and run.charged
 
+    def knows(self, run_id: str) -> bool:
+        """Whether the run has ever reserved, whatever became of it."""
+        return run_id in self._books().runs
+
     def unspent(self, run_id: str) -> tuple[Event, ...]:
         """The events that a run has reserved and not spent. None for one that the ledger has never heard of."""
         run = self._books().runs.get(run_id)

@@ -1,0 +1,174 @@
+"""A deployment on the Prefect server that PREFECT_API_URL or the active profile names, and what it needs there.
+
+Prefect is told names, paths and public numbers. Runs on one population share a concurrency limit of one, whatever the
+deployment: a run that is due meanwhile waits its turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import anyio
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.server.schemas.schedules import CronSchedule as CronDates
+from prefect.settings import PREFECT_API_URL
+from prefect.workers.process import ProcessWorker
+from pydantic import ValidationError
+
+from pipelines.quiet import DEFAULTS
+from synth.errors import SynthError, UserError
+
+POOL_TYPE = "process"
+PATIENCE_SECONDS = 10.0
+START = "start one with `prefect server start`, name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What is registered.
+
+    Attributes:
+        flow: the flow's name on the server; entrypoint: module and function, as an import path.
+        name: the deployment's own name.
+        work_pool: a pool of the type process.
+        cron: five fields; timezone: IANA.
+        parameters: names, paths and public numbers.
+        population: whose runs wait for each other; None for what reads no private rows.
+        description: for people.
+    """
+
+    flow: str
+    entrypoint: str
+    name: str
+    work_pool: str
+    cron: str
+    timezone: str
+    parameters: Mapping[str, Any]
+    population: str | None
+    description: str
+
+    @property
+    def full_name(self) -> str:
+        """As `prefect deployment` names it."""
+        return f"{self.flow}/{self.name}"
+
+
+def slots(cron: str, timezone: str, *, most: int, now: datetime) -> list[datetime]:
+    """The next slots of a schedule, at most so many. Raises UserError for a schedule that is none, or never comes."""
+    remedy = 'write five fields, such as "0 3 * * 0" for Sundays at 3'
+    try:
+        if len(cron.split()) != 5:
+            raise ValueError
+        schedule = CronDates(cron=CronSchedule(cron=cron, timezone=timezone).cron, timezone=timezone)
+    except ValidationError as error:
+        at = {str(part) for item in error.errors() for part in item["loc"]}
+        if "timezone" in at:
+            raise UserError(f"--timezone {timezone}: no such timezone; name one such as Europe/Berlin or UTC") from None
+        raise UserError(f"--cron {cron!r}: is no schedule; {remedy}") from None
+    except ValueError:
+        raise UserError(f"--cron {cron!r}: is no schedule; {remedy}") from None
+    try:
+        dates = anyio.run(schedule.get_dates, most, now)
+    except ValueError:  # the thirtieth of February
+        dates = []
+    if not dates:
+        raise UserError(f"--cron {cron!r}: never comes; {remedy}")
+    return [date.astimezone(UTC) for date in dates]
+
+
+@contextmanager
+def server() -> Iterator[SyncPrefectClient]:
+    """A client of the server that is named. Raises UserError when none is, or it does not answer."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise UserError(f"no Prefect server is named; {START}, and try again")
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    try:
+        with get_client(httpx_settings={"timeout": PATIENCE_SECONDS}, sync_client=True) as client:
+            if problem := client.api_healthcheck():
+                raise UserError(f"no Prefect server answers at {place} ({_kind(problem)}); {START}, and try again")
+            yield client
+    except httpx.HTTPError as error:
+        raise SynthError(f"the Prefect server at {place} refuses or fails ({_kind(error)}); is it of version 3.8?") from None
+
+
+def _kind(error: Exception) -> str:
+    return str(error.response.status_code) if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
+
+
+def register(client: SyncPrefectClient, deployment: Deployment) -> UUID:
+    """Make the deployment, or bring the one of that name up to date; returns its id.
+
+    Raises UserError when the name is taken by another run.yaml or bundle, or the pool is of another type.
+    """
+    _refuse_taken(client, deployment)
+    _work_pool(client, deployment.work_pool)
+    flow_id = client.create_flow_from_name(deployment.flow)
+    wanted = DeploymentCreate(
+        name=deployment.name,
+        flow_id=flow_id,
+        entrypoint=deployment.entrypoint,
+        work_pool_name=deployment.work_pool,
+        parameters=dict(deployment.parameters),
+        enforce_parameter_schema=False,
+        description=deployment.description,
+        tags=["synth"],
+        version=metadata.version("dp-synth"),
+        job_variables={"env": _quiet()},
+        pull_steps=[],
+        schedules=[{"schedule": CronSchedule(cron=deployment.cron, timezone=deployment.timezone), "slug": "synth"}],
+        concurrency_options={"collision_strategy": "ENQUEUE"},
+        concurrency_limit=None if deployment.population else 1,
+    ).model_dump(mode="json", exclude_unset=True)
+    if deployment.population is not None:
+        wanted.pop("concurrency_limit")
+        wanted["global_concurrency_limit_id"] = str(_one_at_a_time(client, deployment.population))
+    return UUID(client.request("POST", "/deployments/", json=wanted).json()["id"])
+
+
+def _refuse_taken(client: SyncPrefectClient, deployment: Deployment) -> None:
+    try:
+        there = client.read_deployment_by_name(deployment.full_name).parameters
+    except ObjectNotFound:
+        return
+    for key in ("run_file", "bundle"):
+        if there.get(key) != deployment.parameters.get(key):
+            raise UserError(f"deployment {deployment.full_name}: is there for {there.get(key)}; give another --name")
+
+
+def _work_pool(client: SyncPrefectClient, name: str) -> None:
+    """Make the pool when it is missing."""
+    try:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=name, type=POOL_TYPE, base_job_template=template))
+    except ObjectAlreadyExists:
+        kind = client.read_work_pool(name).type
+        if kind != POOL_TYPE:
+            raise UserError(f"--work-pool {name}: is of type {kind}; name one of type {POOL_TYPE}, or a new one") from None
+    except ValidationError:
+        raise UserError(f"--work-pool {name}: not such a name; use letters, digits and dashes") from None
+
+
+def _one_at_a_time(client: SyncPrefectClient, population: str) -> UUID:
+    """The id of the population's concurrency limit, of one."""
+    name = f"synth population {re.sub(r'[/%&><]', '-', population)}"
+    client.upsert_global_concurrency_limit_by_name(name, 1)
+    return client.read_global_concurrency_limit_by_name(name).id
+
+
+def _quiet() -> dict[str, str]:
+    """Settings of the worker's process, read before any of our code: nothing of a run goes to Prefect's logs."""
+    return {name: value for name, value in DEFAULTS.items() if name != "PREFECT_LOGGING_SETTINGS_PATH"}
