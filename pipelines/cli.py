@@ -18,8 +18,10 @@ from pipelines.budget import budget, ledger_of
 from pipelines.comparing import compare
 from pipelines.deploying import deploy
 from pipelines.detecting import detect
+from pipelines.doctor import doctor
 from pipelines.drafting import draft_schema, write_templates
 from pipelines.evaluating import evaluate
+from pipelines.listing import runs
 from pipelines.sampling import sample
 from synth.errors import NotBuiltYet, SynthError, UserError
 from synth.privacy.boundary import without_values
@@ -143,6 +145,8 @@ for command in (
     audit,
     evaluate,
     deploy,
+    runs,
+    doctor,
 ):
     app.command()(command)
 

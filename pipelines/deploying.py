@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -45,18 +46,20 @@ def deploy(
 ) -> None:
     """Run on a schedule: register it with the Prefect server that PREFECT_API_URL or the active profile names.
 
-    The run is checked first, as `synth run` does before it reserves. Each slot of the schedule is a run of its own, paid
-    for anew; one that the cap refuses ends as RefusedByBudget, and nothing is ever retried. Doing it again brings the
-    deployment up to date. The last line of stdout is the deployment's name.
+    The run is checked first, as `synth run` does before it reserves. Each slot of the schedule is a run of its own,
+    paid for anew; one that the cap refuses ends as RefusedByBudget, and nothing is ever retried. Doing it again brings
+    the deployment up to date. The last line of stdout is the deployment's name.
     """
     run = load_run(run_yaml)
+    _plain(work_pool, "--work-pool")
     quiet_prefect()
     from pipelines.deployment import register, server, slots
 
     now = datetime.now(UTC)
     coming = slots(cron, timezone, most=SHOWN, now=now)
+    facts: dict[str, Any] = {}
     if resample_only:
-        made, facts = _resample(run, bundle, name, cron=cron, timezone=timezone, work_pool=work_pool), {}
+        made = _resample(run, bundle, name, cron=cron, timezone=timezone, work_pool=work_pool)
     else:
         if bundle is not None:
             raise UserError("--bundle goes with --resample-only")
@@ -105,7 +108,7 @@ def _scheduled(
     deployment = Deployment(
         flow="synth-scheduled",
         entrypoint="pipelines.scheduled.scheduled_run",
-        name=_plain(name or run.name),
+        name=_plain(name or run.name, "--name"),
         work_pool=work_pool,
         cron=cron,
         timezone=timezone,
@@ -130,12 +133,14 @@ def _resample(
         raise NotApproved(f"{bundle}: is {in_words(found)}; `synth approve` comes before a schedule of it")
     population = claims_of(bundle).population
     if population != run.declared.ledger_population:
-        raise UserError(f"{bundle}: is of population {population!r}, and run.yaml of {run.declared.ledger_population!r}")
+        raise UserError(
+            f"{bundle}: is of population {population!r}, and run.yaml of {run.declared.ledger_population!r}"
+        )
     asked = run.config.output.rows
     return Deployment(
         flow="synth-resample",
         entrypoint="pipelines.scheduled.scheduled_resample",
-        name=_plain(name or run.name),
+        name=_plain(name or run.name, "--name"),
         work_pool=work_pool,
         cron=cron,
         timezone=timezone,
@@ -157,9 +162,9 @@ def _rows_of(bundle: Path) -> int:
         raise VerificationFailed(f"{bundle}: quality.json does not say how many rows it has") from None
 
 
-def _plain(name: str) -> str:
-    if not name or any(character in "/%&<>" or not character.isprintable() for character in name):
-        raise UserError(f"--name {name!r}: use letters, digits, dots and dashes")
+def _plain(name: str, option: str) -> str:
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise UserError(f"{option} {name!r}: use letters, digits, dots and dashes")
     return name
 
 

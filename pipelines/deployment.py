@@ -1,7 +1,9 @@
 """A deployment on the Prefect server that PREFECT_API_URL or the active profile names, and what it needs there.
 
-Prefect is told names, paths and public numbers. Runs on one population share a concurrency limit of one, whatever the
-deployment: a run that is due meanwhile waits its turn.
+Prefect is told names, paths and public numbers. Runs on one population wait for each other in a work queue that gives
+out one at a time, whatever the deployment. Prefect's concurrency limits would do too, but they are leases: a run that
+is paid for would be ended when the server is away for a moment. A run whose machine died says no more, and an
+automation then marks it as crashed, which frees its place.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +21,11 @@ from uuid import UUID
 import anyio
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.server.schemas.schedules import CronSchedule as CronDates
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
@@ -32,6 +36,10 @@ from synth.errors import SynthError, UserError
 
 POOL_TYPE = "process"
 PATIENCE_SECONDS = 10.0
+HEARTBEAT_SECONDS = 30
+DEAD_AFTER = timedelta(minutes=10)
+"""Without a sign of life; a living run gives one every half minute."""
+WATCH = "synth: runs whose machine died"
 START = "start one with `prefect server start`, name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
 
 
@@ -102,7 +110,9 @@ def server() -> Iterator[SyncPrefectClient]:
                 raise UserError(f"no Prefect server answers at {place} ({_kind(problem)}); {START}, and try again")
             yield client
     except httpx.HTTPError as error:
-        raise SynthError(f"the Prefect server at {place} refuses or fails ({_kind(error)}); is it of version 3.8?") from None
+        raise SynthError(
+            f"the Prefect server at {place} refuses or fails ({_kind(error)}); is it of version 3.8?"
+        ) from None
 
 
 def _kind(error: Exception) -> str:
@@ -116,27 +126,27 @@ def register(client: SyncPrefectClient, deployment: Deployment) -> UUID:
     """
     _refuse_taken(client, deployment)
     _work_pool(client, deployment.work_pool)
+    _watch(client)
     flow_id = client.create_flow_from_name(deployment.flow)
-    wanted = DeploymentCreate(
-        name=deployment.name,
-        flow_id=flow_id,
+    return client.create_deployment(
+        flow_id,
+        deployment.name,
         entrypoint=deployment.entrypoint,
         work_pool_name=deployment.work_pool,
+        work_queue_name=_queue(client, deployment),
         parameters=dict(deployment.parameters),
         enforce_parameter_schema=False,
         description=deployment.description,
         tags=["synth"],
         version=metadata.version("dp-synth"),
-        job_variables={"env": _quiet()},
+        job_variables={"env": _environment()},
         pull_steps=[],
-        schedules=[{"schedule": CronSchedule(cron=deployment.cron, timezone=deployment.timezone), "slug": "synth"}],
-        concurrency_options={"collision_strategy": "ENQUEUE"},
-        concurrency_limit=None if deployment.population else 1,
-    ).model_dump(mode="json", exclude_unset=True)
-    if deployment.population is not None:
-        wanted.pop("concurrency_limit")
-        wanted["global_concurrency_limit_id"] = str(_one_at_a_time(client, deployment.population))
-    return UUID(client.request("POST", "/deployments/", json=wanted).json()["id"])
+        schedules=[
+            DeploymentScheduleCreate(
+                schedule=CronSchedule(cron=deployment.cron, timezone=deployment.timezone), slug="synth"
+            )
+        ],
+    )
 
 
 def _refuse_taken(client: SyncPrefectClient, deployment: Deployment) -> None:
@@ -157,18 +167,61 @@ def _work_pool(client: SyncPrefectClient, name: str) -> None:
     except ObjectAlreadyExists:
         kind = client.read_work_pool(name).type
         if kind != POOL_TYPE:
-            raise UserError(f"--work-pool {name}: is of type {kind}; name one of type {POOL_TYPE}, or a new one") from None
+            raise UserError(
+                f"--work-pool {name}: is of type {kind}; name one of type {POOL_TYPE}, or a new one"
+            ) from None
     except ValidationError:
         raise UserError(f"--work-pool {name}: not such a name; use letters, digits and dashes") from None
 
 
-def _one_at_a_time(client: SyncPrefectClient, population: str) -> UUID:
-    """The id of the population's concurrency limit, of one."""
-    name = f"synth population {re.sub(r'[/%&><]', '-', population)}"
-    client.upsert_global_concurrency_limit_by_name(name, 1)
-    return client.read_global_concurrency_limit_by_name(name).id
+def _queue(client: SyncPrefectClient, deployment: Deployment) -> str:
+    """The population's queue, which gives out one run at a time; made when missing. Others share the pool's own."""
+    if deployment.population is None:
+        return "default"
+    name = re.sub(r"[^\w .-]", "-", deployment.population)
+    pool = {"work_pool_name": deployment.work_pool}
+    try:
+        client.request(
+            "POST",
+            "/work_pools/{work_pool_name}/queues",
+            path_params=pool,
+            json={"name": name, "concurrency_limit": 1},
+        )
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != httpx.codes.CONFLICT:
+            raise
+        client.request(
+            "PATCH",
+            "/work_pools/{work_pool_name}/queues/{name}",
+            path_params=pool | {"name": name},
+            json={"concurrency_limit": 1},
+        )
+    return name
 
 
-def _quiet() -> dict[str, str]:
+def _watch(client: SyncPrefectClient) -> None:
+    """The automation that marks runs without a sign of life as crashed, once a server."""
+    if client.read_automations_by_name(WATCH):
+        return
+    client.create_automation(
+        AutomationCore(
+            name=WATCH,
+            trigger=EventTrigger(
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.*"},  # another heartbeat, or the end by whatever name
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related={"prefect.resource.role": "flow", "prefect.resource.name": ["synth-scheduled"]},
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=DEAD_AFTER,
+            ),
+            actions=[ChangeFlowRunState(state="CRASHED", message="no sign of life; what was reserved stays spent")],
+        )
+    )
+
+
+def _environment() -> dict[str, str]:
     """Settings of the worker's process, read before any of our code: nothing of a run goes to Prefect's logs."""
-    return {name: value for name, value in DEFAULTS.items() if name != "PREFECT_LOGGING_SETTINGS_PATH"}
+    quiet = {name: value for name, value in DEFAULTS.items() if name != "PREFECT_LOGGING_SETTINGS_PATH"}
+    return quiet | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}

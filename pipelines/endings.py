@@ -18,7 +18,6 @@ from synth.errors import (
     VerificationFailed,
 )
 from synth.facts import PublicFacts
-from synth.privacy.audit.synthetic_rows import ClaimRefuted
 from synth.privacy.ledger import format_epsilon
 
 BY_HAND = "`synth run` with the same run.yaml, or the worker's standard error, says what"
@@ -40,7 +39,6 @@ REFUSALS: tuple[tuple[type[SynthError], Ending], ...] = (
     (NotApproved, Ending("NotApproved", "the bundle is not approved, or no longer; `synth verify` says what it is")),
     (PrivacyRefusal, Ending("PrivacyRefused", f"the privacy rules refuse; {BY_HAND}")),
     (UserError, Ending("ConfigRefused", f"run.yaml, schema.yaml or what they name has a mistake; {BY_HAND}")),
-    (ClaimRefuted, Ending("ClaimRefuted", "the run's own audit contradicts its claim; publish nothing by this version")),
     (VerificationFailed, Ending("NotVerified", "the ledger or the bundle is not what it claims to be; stop and look")),
 )
 
@@ -53,6 +51,12 @@ def ending_of(error: SynthError, *, where: str, charged: bool) -> Ending:
     for kind, ending in REFUSALS:
         if isinstance(error, kind):
             return ending._replace(message=f"{ending.message}; {spent}")
+    from synth.privacy.audit.synthetic_rows import ClaimRefuted  # torch: of no use to a refusal
+
+    if isinstance(error, ClaimRefuted):
+        return Ending(
+            "ClaimRefuted", f"the run's own audit contradicts its claim; publish nothing of this version; {spent}"
+        )
     return Ending("Failed", f"{where}: {type(error).__name__}; {BY_HAND}; {spent}")
 
 

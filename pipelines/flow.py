@@ -10,28 +10,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 from prefect import flow, task
 
 from pipelines import documents
 from pipelines.ledger_secret import revealed
+from pipelines.quiet import FLOW, TASK
 from synth import stages
 from synth.errors import SynthError
 from synth.privacy.boundary import without_values
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, hold, private_umask
+from synth.runs import point_to
 
 P = ParamSpec("P")
-
-# A retry would be a second draw; a cached or stored result would be a copy outside of the run folder.
-TASK: dict[str, Any] = {"retries": 0, "persist_result": False, "log_prints": False, "cache_policy": None}
-FLOW: dict[str, Any] = {
-    "retries": 0,
-    "persist_result": False,
-    "log_prints": False,
-    "validate_parameters": False,
-}
 
 
 class Stopped(Exception):
@@ -139,7 +132,7 @@ def document(folder: str) -> None:
 @wordless
 def seal(folder: str) -> None:
     """Seal the bundle."""
-    stages.seal(RunFolder(Path(folder)))
+    point_to(stages.seal(RunFolder(Path(folder))), always=False)
 
 
 @flow(name="synth-run", **FLOW)

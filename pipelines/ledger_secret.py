@@ -37,8 +37,8 @@ def revealed(word: str) -> str:
 def remembered(option: str | None, of_run_yaml: str | None) -> str:
     """What a deployment remembers of its ledger, so that every run of it counts in the same one.
 
-    The URL of an SQLite file, which is a path; of any other, where it stands. Raises UserError for another on the command
-    line, which the worker could not know.
+    The URL of an SQLite file, which is a path; of any other, where it stands. Raises UserError for another on the
+    command line, which the worker could not know.
     """
     url = ledger_of(option, of_run_yaml)
     if url.startswith(SQLITE):
@@ -53,10 +53,12 @@ def remembered(option: str | None, of_run_yaml: str | None) -> str:
 
 
 def recalled(word: str, of_run_yaml: str | None) -> str:
-    """The URL that `remembered` meant, in the process of a worker. Raises UserError where it does not stand any more."""
+    """The URL that `remembered` meant, in the process of a worker. Raises UserError where it stands no more."""
     if word not in {FROM_RUN_YAML, FROM_ENVIRONMENT}:
         return word
     url = of_run_yaml if word == FROM_RUN_YAML else os.environ.get("SYNTH_LEDGER")
     if not url:
-        raise UserError(f"ledger: this deployment counts in the one of {word}, which names none here; put it back there")
+        raise UserError(
+            f"ledger: this deployment counts in the one of {word}, which names none here; put it back there"
+        )
     return url

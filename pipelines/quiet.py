@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -16,6 +17,11 @@ DEFAULTS = {
     "PREFECT_CLI_WRAP_LINES": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
+
+
+# A retry would be a second draw; a cached or stored result would be a copy outside of the run folder.
+TASK: dict[str, Any] = {"retries": 0, "persist_result": False, "log_prints": False, "cache_policy": None}
+FLOW: dict[str, Any] = {"retries": 0, "persist_result": False, "log_prints": False, "validate_parameters": False}
 
 
 def plain_lines() -> None:

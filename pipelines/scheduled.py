@@ -1,7 +1,8 @@
 """What a worker runs for a deployment: one run of the pipeline, or fresh rows from an approved bundle.
 
-A slot of the schedule is one flow run, whose id fixes the id of the run: a slot that is picked up twice finds its run in
-the ledger, or its folder there, and ends without reading a row. Every end is a state with a name (`pipelines.endings`).
+A slot of the schedule is one flow run, whose id fixes the id of the run: a slot that is picked up twice finds its run
+in the ledger, or its folder there, and ends without reading a row. Every end is a state with a name
+(`pipelines.endings`).
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed
 
 from datasheets import load_answers
 from pipelines.endings import ALREADY_RAN, SLOT_PASSED, Ending, artifact_of, ending_of, spent_in_words
-from pipelines.flow import FLOW, Stopped, synth_run
 from pipelines.ledger_secret import concealed, recalled
-from pipelines.quiet import plain_lines
+from pipelines.quiet import FLOW, plain_lines
 from pipelines.releasing import lists_to_read
 from pipelines.sampling import sample_to_file
 from synth.config import load_run
@@ -39,6 +39,7 @@ from synth.privacy.ledger import Ledger
 from synth.privacy.outputs import refuse_in_bundle
 from synth.release import examine, in_words
 from synth.run_folder import private_umask
+from synth.runs import point_to
 
 RESAMPLED = "resampled"
 """The folder below `output.directory` for rows that a schedule draws from an approved bundle."""
@@ -94,6 +95,8 @@ def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
     if ledger.knows(run_id) or (run.config.output.directory / run_id).exists():
         return _state(Failed, ALREADY_RAN)
     folder, stopped = prepare(run_file, ledger, run_id=run_id), None
+    from pipelines.flow import Stopped, synth_run  # torch: a refusal should not wait for it
+
     try:
         synth_run.fn(str(folder.path), concealed(url))
     except Stopped as error:
@@ -101,6 +104,7 @@ def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
     if stopped is not None:
         reason, where = stopped.reason or SynthError(str(stopped)), str(stopped).partition(":")[0]
         return _failed(reason, where=where, charged=ledger.charged(run_id))
+    point_to(folder.bundle, always=True)
     facts = PublicFacts.model_validate_json(folder.public_facts.read_bytes())
     _publish(facts, folder.bundle, ledger)
     return Completed(message=f"{spent_in_words(facts)}; candidate {folder.bundle}")

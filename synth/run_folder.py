@@ -145,8 +145,8 @@ def create_run_folder(
 ) -> RunFolder:
     """Make a new run folder with a copy of the run's configuration. Raises UserError when it cannot.
 
-    Its id is `run_id`, or a new one that starts with `name`, by default the run's. Raises PrivacyRefusal when the folder
-    of a given id is there: a run happens once.
+    Its id is `run_id`, or a new one that starts with `name`, by default the run's. Raises PrivacyRefusal when the
+    folder of a given id is there: a run happens once.
     """
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
     run_id = run_id or f"{name or run.name}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"

@@ -140,7 +140,9 @@ def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
     assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "data/README.md", "benchmarks/README.md", "docs/operations.md"]
+)
 def test_commands_of_the_documents_exist(document: str) -> None:
     content = text(document)
     for target in re.findall(r"\bmake ([a-z]+)\b", content):
