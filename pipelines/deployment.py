@@ -22,6 +22,8 @@ import anyio
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.objects import WorkPoolStatus
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -39,6 +41,8 @@ PATIENCE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30
 DEAD_AFTER = timedelta(minutes=10)
 """Without a sign of life; a living run gives one every half minute."""
+SCHEDULED_AFTER = timedelta(minutes=5)
+"""By then a server has made the runs of a new schedule."""
 WATCH = "synth: runs whose machine died"
 START = "start one with `prefect server start`, name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
 
@@ -113,6 +117,20 @@ def server() -> Iterator[SyncPrefectClient]:
         raise SynthError(
             f"the Prefect server at {place} refuses or fails ({_kind(error)}); is it of version 3.8?"
         ) from None
+
+
+def idle(client: SyncPrefectClient, *, now: datetime) -> Iterator[str]:
+    """Why deployments of ours would not run: no worker at their pool, or a schedule that makes no runs."""
+    ours = client.read_deployments(deployment_filter=DeploymentFilter.model_validate({"tags": {"all_": ["synth"]}}))
+    for pool in sorted({one.work_pool_name for one in ours if one.work_pool_name}):
+        if client.read_work_pool(pool).status == WorkPoolStatus.NOT_READY:
+            yield f"no worker is at work pool {pool}: prefect worker start --pool {pool}"
+    for one in ours:
+        if one.paused or not one.schedules or one.updated is None or now - one.updated < SCHEDULED_AFTER:
+            continue
+        waiting = {"deployment_id": {"any_": [one.id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+        if not client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(waiting), limit=1):
+            yield f"the schedule of {one.name} makes no runs: install the server from constraints.txt too"
 
 
 def _kind(error: Exception) -> str:

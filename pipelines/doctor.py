@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -138,7 +139,7 @@ def _prefect() -> Finding:
     from prefect import __version__
     from prefect.settings import PREFECT_API_URL
 
-    from pipelines.deployment import server
+    from pipelines.deployment import idle, server
 
     if not PREFECT_API_URL.value():
         return Finding(
@@ -146,9 +147,11 @@ def _prefect() -> Finding:
         )
     with server() as client:
         theirs = str(client.request("GET", "/admin/version").json())
-    fits = theirs.split(".")[:2] == __version__.split(".")[:2]
-    remedy = "" if fits else "use the same version for server, worker and this command"
-    return Finding("prefect", fits, f"{__version__}; the server answers, version {theirs}", remedy)
+        idling = "; ".join(idle(client, now=datetime.now(UTC)))
+    found = f"{__version__}; the server answers, version {theirs}"
+    if theirs.split(".")[:2] != __version__.split(".")[:2]:
+        return Finding("prefect", False, found, "use the same version for server, worker and this command")
+    return Finding("prefect", not idling, found, idling)
 
 
 def _torch() -> Finding:

@@ -47,9 +47,9 @@ SETTINGS = {
 }
 
 
-def wait_for(found: Callable[[], Any], what: str) -> Any:
+def wait_for(found: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Ask until the answer is true."""
-    limit = time.monotonic() + PATIENCE_SECONDS
+    limit = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < limit, f"waited in vain for {what}"
         time.sleep(0.3)
@@ -163,6 +163,7 @@ class History:
     deployed: list[Any] = field(default_factory=list)  # JSON of `synth deploy`, the same run.yaml each time
     slots: list[dict[str, Any]] = field(default_factory=list)
     first: tuple[str, str, str] = ("", "", "")
+    doctor: list[Any] = field(default_factory=list)  # without a worker; and as if the schedule had made no runs
     flow_run: str = ""  # id of the first
     again: tuple[str, str, str] = ("", "", "")  # the same flow run, set back to scheduled
     waiting: str = ""  # state of the third while the second was at work
@@ -229,7 +230,12 @@ def live(told: History, drifting: Any) -> None:
         asked = ("--cron", cron, "--timezone", "Europe/Berlin", *POOL, "--json")
         told.deployed.append(call("deploy", clinic.run_yaml, *asked))
     deployment = json.loads(told.deployed[-1].stdout)["id"]
-    told.slots = wait_for(lambda: operations.slots(deployment), "the schedule")
+    told.slots = wait_for(lambda: operations.slots(deployment), "the schedule: SQLAlchemy below 2.1?", 120)
+    told.doctor = [call("doctor", "--ledger", clinic.ledger_url, "--json")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.deployment.SCHEDULED_AFTER", timedelta(0))
+        patch.setattr("pipelines.deployment.SyncPrefectClient.read_flow_runs", lambda *_, **__: [])
+        told.doctor.append(call("doctor", "--ledger", clinic.ledger_url, "--json"))
 
     worker = operations.worker("ada")
     told.flow_run = flow_run = operations.trigger(deployment)
@@ -321,6 +327,13 @@ def test_the_schedule_makes_runs_of_its_own(history: History) -> None:
     printed = [datetime.fromisoformat(date) for date in json.loads(history.deployed[-1].stdout)["next"]]
     assert expected[: len(printed)] == printed
     assert all((date.isoweekday(), date.minute) == (7, 30) for date in expected)
+
+
+def test_the_doctor_sees_schedules_that_would_not_run(history: History) -> None:
+    checks = [next(c for c in json.loads(d.stdout)["checks"] if c["name"] == "prefect") for d in history.doctor]
+    assert [check["ok"] for check in checks] == [False, False]
+    assert checks[0]["remedy"] == "no worker is at work pool nightly: prefect worker start --pool nightly"
+    assert checks[1]["remedy"].endswith("makes no runs: install the server from constraints.txt too")
 
 
 def test_what_the_cap_leaves_is_said_beforehand(history: History) -> None:
