@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from synth.errors import InvalidConfig
+from synth.image_files import SECTIONS, DicomReading, NiftiReading, TiffReading, is_several
 from synth.schema import LARGEST_WHOLE, Declaration, Schema, Whole, parse_schema
 from synth.yaml_file import keys_of, problems_of, read_yaml
 
@@ -32,7 +33,8 @@ class ImageFormat(BaseModel):
 
     `value_range` is the lowest and highest pixel value (of `bits` bits); values outside of it are clipped. `resize`
     says what happens to a picture of another size: `pad` fits it inside and fills the rest with the lowest value,
-    `crop` covers the frame and cuts off what stands out, `stretch` ignores its proportions.
+    `crop` covers the frame and cuts off what stands out, `stretch` ignores its proportions. `dicom`, `nifti` and `tiff`
+    say how such files are read; NIfTI only where they do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +45,9 @@ class ImageFormat(BaseModel):
     bits: Literal[8, 16] = 8
     value_range: tuple[Whole, Whole] | None = None
     resize: Literal["pad", "crop", "stretch"] = "pad"
+    dicom: DicomReading | None = None
+    nifti: NiftiReading | None = None
+    tiff: TiffReading | None = None
 
     @model_validator(mode="after")
     def _range_fits(self) -> ImageFormat:
@@ -53,6 +58,16 @@ class ImageFormat(BaseModel):
                     f"value_range should be [lowest, highest] within [0, {(1 << self.bits) - 1}] for {self.bits} bits"
                 )
         return self
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """The keys by which one file may hold several pictures."""
+        found = {
+            "dicom.frames": self.dicom and self.dicom.frames,
+            "nifti.slices": self.nifti and self.nifti.slices,
+            "tiff.pages": self.tiff and self.tiff.pages,
+        }
+        return tuple(key for key, selection in found.items() if selection and is_several(selection))
 
     @property
     def low(self) -> int:
@@ -108,6 +123,15 @@ class ImageSchema(Declaration):
             raise ValueError(f"privacy_unit, target and `{IMAGE_COLUMN}` must be three different columns")
         return self
 
+    @model_validator(mode="after")
+    def _one_picture_a_row(self) -> ImageSchema:
+        if self.image.several and self.person_column is None:
+            # With the row as unit, a file's pictures would be counted as those of as many people.
+            raise ValueError(
+                f"image.{self.image.several[0]}: several pictures of one file need the person column as privacy_unit"
+            )
+        return self
+
     @property
     def described_columns(self) -> tuple[dict[str, Any], ...]:
         """The columns of the output as the documents describe them."""
@@ -151,7 +175,7 @@ def parse_image_schema(raw: dict[str, Any], *, file: str) -> ImageSchema:
     try:
         schema = ImageSchema.model_validate(raw)
     except ValidationError as error:
-        problems += problems_of(error, known=keys_of(ImageSchema, ImageFormat, ImageTarget))
+        problems += problems_of(error, known=keys_of(ImageSchema, ImageFormat, ImageTarget, *SECTIONS))
     if problems or schema is None:
         raise InvalidConfig(file, problems)
     return schema

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,13 @@ from synth.config import Source
 from synth.errors import InvalidSource
 from synth.files import PRIVATE_FILE, write_whole
 from synth.image_schema import ImageSchema
-from synth.images.picture import blank, read_picture
-from synth.images.source import Labelled, open_images
+from synth.images.labelled import Labelled
+from synth.images.noticed import Noticed, Places
+from synth.images.picture import blank
+from synth.images.reading import PictureReader
+from synth.images.source import open_images
 from synth.images.transform import Transform
+from synth.images.unreadable import Why
 from synth.privacy.contributions import bound_contributions
 
 BATCH_ROWS = 256
@@ -38,10 +42,19 @@ UInt16Array = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Outside:
-    """How many pictures could not be read and how many labels are not declared: for the steward alone."""
+    """What of the source was mapped by the declared rules, or should be looked at: for the steward alone.
+
+    Attributes:
+        pictures: how many could not be read.
+        labels: how many are not declared.
+        noticed: how many pictures there is something to say about, by what it is.
+        places: where the first of them are.
+    """
 
     pictures: int
     labels: int
+    noticed: dict[str, int] = field(default_factory=dict)
+    places: Places = field(default_factory=dict)
 
 
 def encode_source(
@@ -79,11 +92,16 @@ def encode(
     rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
     fields = pa.schema([pa.field("label", pa.int32()), pa.field("coefficients", pa.list_(pa.int32(), transform.size))])
     kept, at_once = Sample(schema, rng), batch_rows(schema)
-    pictures = labels = seen = 0
+    pictures = labels = seen = files = 0
+    noticed = Noticed()
     batch: list[UInt16Array] = []
     classes: list[int] = []
     descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as stream, pa.ipc.new_file(stream, fields) as writer:
+    with (
+        os.fdopen(descriptor, "wb") as stream,
+        pa.ipc.new_file(stream, fields) as writer,
+        PictureReader(schema.image) as reader,
+    ):
 
         def flush() -> None:
             if batch:
@@ -95,12 +113,14 @@ def encode(
 
         for row in rows:
             seen += 1
+            files += row.place == 0
             if stays is not None and (seen > len(stays) or not stays[seen - 1]):
                 continue
-            picture = read_picture(row.content, schema.image)
-            pictures += picture is None
+            found = reader.read(row.content, row.place)
+            noticed.note(found, row=files, picture=1 + row.place)
+            pictures += found.pixels is None
             labels += row.label is None
-            batch.append(blank(schema.image) if picture is None else picture)
+            batch.append(blank(schema.image) if found.pixels is None else found.pixels)
             classes.append(int(rng.integers(len(schema.target.classes))) if row.label is None else row.label)
             kept.offer(batch[-1], classes[-1])
             if len(batch) == at_once:
@@ -112,11 +132,17 @@ def encode(
         raise InvalidSource("source: has no rows" + ("" if stays is None else " that belong to a person"))
     if pictures == kept.offered:
         raise InvalidSource(
-            "source: none of its pictures could be read; they should be PNG or JPEG files, and of a folder, "
-            "named by the labels from that folder on"
+            "source: none of its pictures could be read; they should be PNG, JPEG, TIFF, DICOM or NIfTI files, and of "
+            "a folder, named by the labels from that folder on" + _shared(noticed)
         )
     write_whole(sample, save({"pixels": np.stack(kept.pixels), "labels": np.array(kept.labels, dtype=np.int64)}))
-    return Outside(pictures=pictures, labels=labels)
+    return Outside(pictures=pictures, labels=labels, noticed=dict(noticed.counts), places=dict(noticed.places))
+
+
+def _shared(noticed: Noticed) -> str:
+    """Why no picture could be read, when it is the same for all: then it tells of no single one."""
+    whys = [why for why in Why if noticed.counts[why]]
+    return f"; each is: {whys[0]}" if len(whys) == 1 else ""
 
 
 def batch_rows(schema: ImageSchema) -> int:

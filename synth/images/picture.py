@@ -22,7 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 FORMATS = ("PNG", "JPEG")
 MOST_PIXELS = 1 << 26
 MOST_BYTES = 1 << 28
-GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I"}
+DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B"}
+GREY_MODES = {"1", "L", "LA", "La", "I", *DEEP_GREY_MODES}
 LUMINANCE = (299, 587, 114)
 """ITU-R BT.601, in thousandths: red, green, blue."""
 
@@ -40,8 +41,12 @@ def read_picture(content: bytes | None, form: ImageFormat) -> UInt16Array | None
         pixels, bits = _pixels(content)
     except Exception:  # decoders raise whatever they like on a damaged file, and each of them means the same here
         return None
-    scaled = _with_bits(_with_channels(pixels, form.channels), bits, form.bits)
-    return resized(np.clip(scaled, form.low, form.high), form)
+    return formed(_with_bits(pixels, bits, form.bits), form)
+
+
+def formed(pixels: UInt16Array, form: ImageFormat) -> UInt16Array:
+    """Pixels [h, w, 1 or 3] of the form's bits in the declared form: its channels, range and size."""
+    return resized(np.clip(_with_channels(pixels, form.channels), form.low, form.high), form)
 
 
 def blank(form: ImageFormat) -> UInt16Array:
@@ -91,7 +96,7 @@ def _pixels(content: bytes) -> tuple[UInt16Array, int]:
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError("size")
             image = ImageOps.exif_transpose(opened)
-            if image.mode in {"I", "I;16", "I;16L", "I;16B"}:
+            if image.mode in {"I", *DEEP_GREY_MODES}:
                 return np.clip(np.asarray(image)[:, :, None], 0, 65535).astype(np.uint16), 16
             grey = image.mode in GREY_MODES
             array = np.asarray(image.convert("L" if grey else "RGB"))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,8 @@ import pyarrow.parquet as pq
 from synth.config import Source
 from synth.errors import InvalidSource
 from synth.image_schema import IMAGE_COLUMN, ImageSchema, ImageTarget
+from synth.images.frames import Frames
+from synth.images.labelled import ImageSource, Labelled
 from synth.images.picture import MOST_BYTES
 from synth.ingest import check_names
 
@@ -27,29 +28,11 @@ PICTURES_AT_ONCE = 64
 _PARQUET_MAGIC = b"PAR1"
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """One row of the source: a picture's file as it is, and its class; None for what is missing or unknown."""
-
-    content: bytes | None
-    label: int | None
-
-
-class ImageSource(Protocol):
-    """A source whose header is checked."""
-
-    def rows(self) -> Iterator[Labelled]:
-        """All rows, one at a time."""
-
-    def persons(self) -> Iterator[pa.Array]:
-        """The person column, in the order of `rows`."""
-
-
 def open_images(source: Source, schema: ImageSchema) -> ImageSource:
     """The source, opened. Raises InvalidSource unless it holds the declared columns in fitting types."""
-    if source.folder is not None:
-        return _Folder(source.folder, source.path, schema)
-    return _Parquet(source.path, schema)
+    folder, path = source.folder, source.path
+    opened: ImageSource = _Parquet(path, schema) if folder is None else _Folder(folder, path, schema)
+    return Frames(opened, schema.image) if schema.image.several else opened
 
 
 def class_of(value: Any, target: ImageTarget) -> int | None:
@@ -125,7 +108,7 @@ class _Parquet:
 
 
 class _Folder:
-    """PNG and JPEG files, and a CSV with the columns `file`, the target's name, and the person column if any."""
+    """Files of pictures, and a CSV with the columns `file`, the target's name, and the person column if any."""
 
     def __init__(self, folder: Path, labels: Path, schema: ImageSchema) -> None:
         self._folder, self._labels, self._schema = folder, labels, schema

@@ -28,6 +28,7 @@ from synth.files import write_whole
 from synth.image_schema import ImageSchema
 from synth.images.contact_sheet import side_by_side
 from synth.images.encode import Outside
+from synth.images.noticed import Places
 from synth.images.png import write_png
 
 IntArray = npt.NDArray[np.int64]
@@ -97,6 +98,8 @@ class ImageReport:
         near_by_chance: the same of `test`.
         near: the distance (root mean square, in units of the value range) that counts as near.
         membership: attacks on `train` with `test` as other people; None where the run has learned both.
+        noticed: how many pictures of the source could not be read or should be looked at, by what there is to say.
+        places: of each, where the first of them are: row of the source and picture in its file, from 1.
     """
 
     synthetic_pictures: int
@@ -114,6 +117,8 @@ class ImageReport:
     near_copies: float
     near_by_chance: float
     near: float
+    noticed: dict[str, int]
+    places: Places
     membership: Membership | None
 
 
@@ -179,6 +184,8 @@ def image_report(
         near_copies=copies,
         near_by_chance=chance,
         near=near,
+        noticed={} if outside is None else outside.noticed,
+        places={} if outside is None else outside.places,
         membership=None if learned else attacked(train_x, test_x, synthetic_x, mu=mu),
     )
 

@@ -20,10 +20,11 @@ from scipy.special import gammaincinv
 from synth.config import Source
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
 from synth.images.encode import encode, encode_source, read_coefficients
+from synth.images.labelled import Labelled
 from synth.images.measure import ImageMeasurements, ImageMeasurer
 from synth.images.png import write_png
 from synth.images.sample import arrow_schema
-from synth.images.source import Labelled, class_of
+from synth.images.source import class_of
 from synth.images.transform import Transform
 from synth.parquet import write_file
 from synth.privacy.audit.canaries import CROWDING, MAX_PLANTED_ROWS, BoolArray, Canaries, fair_coins, planted

@@ -11,8 +11,9 @@ from synth.config import Run, Source
 from synth.errors import UserError
 from synth.image_schema import ImageSchema
 from synth.images.encode import encode, encode_source
+from synth.images.labelled import Labelled
 from synth.images.sample import arrow_schema
-from synth.images.source import Labelled, open_images
+from synth.images.source import open_images
 from synth.images.transform import transform_of
 from synth.ingest import at_rest
 from synth.prepare import plan_images_of

@@ -17,9 +17,10 @@ from safetensors.numpy import load_file
 from synth.config import Source
 from synth.errors import InvalidSource
 from synth.image_schema import ImageSchema, ImageTarget
-from synth.images.encode import Outside, encode, read_coefficients
+from synth.images.encode import encode, read_coefficients
 from synth.images.source import class_of, open_images
 from synth.images.transform import Transform
+from synth.images.unreadable import Why
 
 SchemaOf = Callable[..., ImageSchema]
 FileOf = Callable[..., bytes]
@@ -75,7 +76,9 @@ def test_bad_rows_are_mapped_and_counted(tmp_path: Path, image_schema: SchemaOf,
     transform = Transform(schema.image, limit=4)
     rows = open_images(Source(path=path), schema).rows()
     outside = encode(rows, schema, transform, tmp_path / "codes", sample=tmp_path / "sample")
-    assert outside == Outside(pictures=3, labels=2)
+    assert (outside.pictures, outside.labels) == (3, 2)
+    assert outside.places == {Why.UNKNOWN: [(2, 1)], Why.ABSENT: [(3, 1)], Why.DAMAGED: [(4, 1)]}
+    assert outside.noticed == dict.fromkeys(outside.places, 1)
     ((labels, coefficients),) = read_coefficients(tmp_path / "codes")
     assert labels[[0, 1, 4]].tolist() == [0, 1, 2] and set(labels[[2, 3]]) <= {0, 1, 2}
     assert (coefficients[1:4] == 0).all(), "a blank picture holds the lowest value everywhere"

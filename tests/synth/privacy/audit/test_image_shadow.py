@@ -11,10 +11,10 @@ import pytest
 from synth.image_schema import ImageSchema, parse_image_schema
 from synth.images.denoise import ClassGaussians
 from synth.images.encode import encode
+from synth.images.labelled import Labelled
 from synth.images.measure import ImageMeasurements
 from synth.images.model import ImageModel, model_of
 from synth.images.png import write_png
-from synth.images.source import Labelled
 from synth.images.transform import transform_of
 from synth.privacy.audit import images as image_audit
 from synth.privacy.audit.image_shadow import (
