@@ -1,8 +1,8 @@
 """The process in which TIFF, DICOM and NIfTI files are decoded: `python -m synth.images.decoder`.
 
-`isolated` starts it. Decoders in C can crash, print and ask for any memory when a file is damaged. Here they may: nothing
-that they print goes anywhere, what they may take is limited, no core is dumped, and a reply holds pixels or one of the
-reasons of `Why`, never a text of a library. It ends when its input does.
+`isolated` starts it. Decoders in C can crash, print and ask for any memory when a file is damaged. Here they may: what
+they print goes nowhere, what they take is limited, no core is dumped, and a reply holds pixels or one of the reasons of
+`Why`, never a text of a library. It ends when its input does.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class DicomFile:
         if centre is None or width is None:
             finite = values[np.isfinite(values)]
             return spread(values, finite.min(initial=np.inf), finite.max(initial=-np.inf))
-        return windowed(values, centre, width, str(says.get("VOILUTFunction") or "LINEAR"))
+        return windowed(values, centre, width, str(says.get("VOILUTFunction") or "LINEAR").strip().upper())
 
 
 def _first(value: object) -> float | None:

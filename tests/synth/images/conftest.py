@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import Dataset, dcmwrite, uid
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 
 from synth.image_schema import ImageFormat, ImageSchema, parse_image_schema
 from synth.images.measure import ImageMeasurements, ImageMeasurer
@@ -44,6 +47,56 @@ def as_file(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 @pytest.fixture(scope="session")
 def file_of() -> Callable[..., bytes]:
     return as_file
+
+
+def as_dicom(
+    pixels: np.ndarray | Sequence[bytes], syntax: str = uid.ExplicitVRLittleEndian, **tags: Any
+) -> bytes:
+    """Frames [h, w], [h, w, 3] or [n, h, w], or encoded ones, as a DICOM file that names a patient.
+
+    What the pixels are is told from their type; of encoded frames `tags` have to tell it.
+    """
+    data = Dataset()
+    data.PatientName, data.PatientID = "zq-canary^name", "zq-canary-id"
+    data.SOPClassUID, data.SOPInstanceUID = uid.SecondaryCaptureImageStorage, uid.generate_uid()
+    if isinstance(pixels, np.ndarray):
+        colour = pixels.ndim == 3 and pixels.shape[2] == 3
+        frames = pixels.shape[0] if pixels.ndim == 3 and not colour else 0
+        data.Rows, data.Columns = pixels.shape[1:3] if frames else pixels.shape[:2]
+        data.SamplesPerPixel, data.PhotometricInterpretation = (3, "RGB") if colour else (1, "MONOCHROME2")
+        bits = 8 * pixels.dtype.itemsize
+        data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
+        data.PixelRepresentation = int(pixels.dtype.kind == "i")
+        if colour:
+            data.PlanarConfiguration = 0
+        if frames:
+            data.NumberOfFrames = frames
+        big = syntax == uid.ExplicitVRBigEndian
+        content = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).tobytes()
+        data.PixelData = content + b"\0" * (len(content) % 2)
+        data["PixelData"].VR = "OW" if bits == 16 else "OB"
+    else:
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+        data.PixelData = encapsulate(list(pixels))
+        data["PixelData"].VR = "OB"
+    for keyword, value in tags.items():
+        if value is None:
+            delattr(data, keyword)
+        else:
+            setattr(data, keyword, value)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = uid.UID(syntax)
+    out = BytesIO()
+    if syntax == uid.RLELossless and isinstance(pixels, np.ndarray):
+        data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        data.compress(uid.RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    dcmwrite(out, data, enforce_file_format=True)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def dicom_of() -> Callable[..., bytes]:
+    return as_dicom
 
 
 def extreme_pictures(form: ImageFormat) -> np.ndarray:
