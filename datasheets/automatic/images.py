@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from datasheets.reading import Reading, number, plural
 from datasheets.statements import audit_in_words, events_in_words, promise_in_words, row_count_in_words
 from synth.privacy import image_budget
@@ -126,11 +129,46 @@ def preprocessing(read: Reading) -> str:
     }[str(image["resize"])]
     return (
         "Before measuring, every picture was brought into the declared form; nothing else of a file was used (no"
-        " name, no metadata but the orientation it asks to be shown in). A picture of another size was"
+        f" name, no metadata but what says how its pixels are to be shown).{_other_files(image)} A picture of another"
+        " size was"
         f" {resize}; other bits and channels were converted; values outside [{number(low)}, {number(high)}] moved to"
         " the nearest end. A picture that could not be read became a blank one, and a label that is not declared a"
         " random class. How often this happened is not published."
     )
+
+
+def _other_files(image: Mapping[str, Any]) -> str:
+    """How DICOM, NIfTI and TIFF files were read, where the schema declares it."""
+    said = ""
+    if dicom := image.get("dicom"):
+        window = {
+            "file": "the values that each file's own header names, or else its own smallest and largest,",
+            "stored": "the lowest and highest value that a file's stored bits can hold",
+        }.get(str(dicom["window"]))
+        if window is None:
+            centre, width = dicom["window"]
+            window = f"the window with centre {number(centre)} and width {number(width)}, in units of the modality,"
+        said += (
+            f" Of a DICOM file, {_selected(dicom['frames'], 'frame')} was used, and {window} became black and white."
+        )
+    if nifti := image.get("nifti"):
+        low, high = nifti["value_range"]
+        across = ("left to right", "back to front", "foot to head")[nifti["axis"]]
+        said += (
+            f" Of a NIfTI volume, {_selected(nifti['slices'], 'slice')} from {across} was used, and the values"
+            f" {number(low)} and {number(high)} became black and white."
+        )
+    if tiff := image.get("tiff"):
+        said += f" Of a TIFF file, {_selected(tiff['pages'], 'page')} was used."
+    return said
+
+
+def _selected(rule: str | Mapping[str, int], what: str) -> str:
+    if not isinstance(rule, Mapping):
+        return {"first": f"the first {what}", "middle": f"the middle {what}", "all": f"each {what}"}[rule]
+    if "index" in rule:
+        return f"{what} {rule['index']} (counted from 0)"
+    return f"every {rule['every']}th {what} from the first on"
 
 
 def missing() -> str:

@@ -18,8 +18,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from synth.image_files import DicomReading
 from synth.image_schema import ImageFormat
 from synth.images import codecs
-from synth.images.picture import MOST_PIXELS
-from synth.images.unreadable import Unreadable, Why
+from synth.images.unreadable import MOST_PIXELS, Unreadable, Why
 from synth.images.voi import FloatArray, levels_as_pixels, spread, windowed
 
 UInt16Array = npt.NDArray[np.uint16]

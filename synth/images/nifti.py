@@ -17,8 +17,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 
 from synth.image_files import NiftiReading
 from synth.image_schema import ImageFormat
-from synth.images.picture import MOST_PIXELS
-from synth.images.unreadable import Unreadable, Why
+from synth.images.unreadable import MOST_PIXELS, Unreadable, Why
 from synth.images.voi import levels_as_pixels, spread
 
 UInt16Array = npt.NDArray[np.uint16]

@@ -15,15 +15,14 @@ from PIL import Image, ImageOps
 
 from synth.image_schema import ImageFormat
 from synth.images.png import is_deep, read_deep
+from synth.images.unreadable import MOST_BYTES, MOST_PIXELS
 
 UInt16Array = npt.NDArray[np.uint16]
 FloatArray = npt.NDArray[np.float64]
 
 FORMATS = ("PNG", "JPEG")
-MOST_PIXELS = 1 << 26
-MOST_BYTES = 1 << 28
-DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B"}
-GREY_MODES = {"1", "L", "LA", "La", "I", *DEEP_GREY_MODES}
+DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I"}
+GREY_MODES = {"1", "L", "LA", "La"}
 LUMINANCE = (299, 587, 114)
 """ITU-R BT.601, in thousandths: red, green, blue."""
 
@@ -96,7 +95,7 @@ def _pixels(content: bytes) -> tuple[UInt16Array, int]:
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError("size")
             image = ImageOps.exif_transpose(opened)
-            if image.mode in {"I", *DEEP_GREY_MODES}:
+            if image.mode in DEEP_GREY_MODES:
                 return np.clip(np.asarray(image)[:, :, None], 0, 65535).astype(np.uint16), 16
             grey = image.mode in GREY_MODES
             array = np.asarray(image.convert("L" if grey else "RGB"))

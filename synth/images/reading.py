@@ -16,8 +16,8 @@ import numpy.typing as npt
 from synth.image_schema import ImageFormat
 from synth.images.decoder import OPEN, PLACE, READ, kind_of
 from synth.images.isolated import Gone, Isolated
-from synth.images.picture import MOST_BYTES, formed, read_picture
-from synth.images.unreadable import Unreadable, Why
+from synth.images.picture import formed, read_picture
+from synth.images.unreadable import MOST_BYTES, Unreadable, Why
 
 UInt16Array = npt.NDArray[np.uint16]
 

@@ -20,7 +20,7 @@ from synth.errors import InvalidSource
 from synth.image_schema import IMAGE_COLUMN, ImageSchema, ImageTarget
 from synth.images.frames import Frames
 from synth.images.labelled import ImageSource, Labelled
-from synth.images.picture import MOST_BYTES
+from synth.images.unreadable import MOST_BYTES
 from synth.ingest import check_names
 
 FILE_COLUMN = "file"

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from synth.image_schema import ImageFormat
-from synth.images.picture import DEEP_GREY_MODES, GREY_MODES, MOST_PIXELS
-from synth.images.unreadable import Unreadable, Why
+from synth.images.unreadable import MOST_PIXELS, Unreadable, Why
 from synth.images.voi import levels_as_pixels, spread
 
 UInt16Array = npt.NDArray[np.uint16]
 
+DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B"}
+GREY_MODES = {"1", "L", "LA", "La"}
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274
 WHITE_IS_ZERO = 0

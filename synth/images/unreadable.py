@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+MOST_PIXELS = 1 << 26
+MOST_BYTES = 1 << 28
+
 
 class Why(StrEnum):
     """The reasons, as the internal report has them."""
@@ -13,7 +16,7 @@ class Why(StrEnum):
     DAMAGED = "damaged, or not what its header says"
     GAVE_UP = "its decoder crashed, or took too much memory or time"
     LARGE = "more than 67 million pixels"
-    NO_PIXELS = "DICOM without pixels"
+    NO_PIXELS = "DICOM without pixels, or cut short within them"
     SYNTAX = "a DICOM transfer syntax that is not read"
     PIXELS = "pixels of a kind that is not read"
     WINDOW = "a window without width in its header"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from synth.images.unreadable import Unreadable, Why
 
@@ -19,7 +18,8 @@ def windowed(values: FloatArray, centre: float, width: float, function: str = "L
     if not (np.isfinite(centre) and np.isfinite(width)) or width < (1 if function == "LINEAR" else 1e-300):
         raise Unreadable(Why.WINDOW)
     if function == "SIGMOID":
-        return np.asarray(expit(4 * (values - centre) / width))
+        # 1 / (1 + exp(-4 (x - c) / w)), in a form that never grows too large.
+        return np.asarray(0.5 + 0.5 * np.tanh(2 * (values - centre) / width))
     if function == "LINEAR_EXACT":
         return spread(values, centre - width / 2, centre + width / 2)
     if function != "LINEAR":

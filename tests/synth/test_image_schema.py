@@ -22,6 +22,10 @@ RAW: dict[str, Any] = {
 }
 
 
+def image(**sections: Any) -> dict[str, Any]:
+    return {"image": {"height": 28, "width": 20} | sections}
+
+
 def parse(**changes: Any) -> ImageSchema:
     return parse_image_schema(RAW | changes, file="schema.yaml")
 
@@ -50,6 +54,20 @@ def test_defaults() -> None:
         ({"image": {"height": 28, "width": 28, "resize": "squash"}}, "image.resize"),
         ({"image": {"height": 28, "width": 28, "hight": 28}}, r"did you mean height\?"),
         ({"image": {"height": True, "width": 28}}, "not true or false"),
+        (image(dicom={"window": [40]}), r"image.dicom.window: should be file, stored or \[centre, width\]"),
+        (image(dicom={"window": [40, 0.5]}), "image.dicom.window: .*width of at least 1"),
+        (image(dicom={"window": [float("nan"), 9]}), "image.dicom.window"),
+        (image(dicom={"window": "header"}), "image.dicom.window"),
+        (image(dicom={"frames": "last"}), "image.dicom.frames: should be first, middle, all"),
+        (image(dicom={"frames": {"index": -1}}), "image.dicom.frames: should be"),
+        (image(dicom={"frames": {"every": 0}}), "image.dicom.frames: should be"),
+        (image(dicom={"frame": "first"}), r"did you mean frames\?"),
+        (image(dicom={"frames": "all"}), "image.dicom.frames: several pictures of one file need the person column"),
+        (image(nifti={"value_range": [0, 9], "slices": {"every": 2}}), "image.nifti.slices: several pictures"),
+        (image(tiff={"pages": "all"}), "image.tiff.pages: several pictures"),
+        (image(nifti={}), "image.nifti.value_range: is required"),
+        (image(nifti={"value_range": [9, 0]}), r"image.nifti.value_range: should be \[lowest, highest\]"),
+        (image(nifti={"value_range": [0, 9], "axis": 3}), "image.nifti.axis"),
         ({"target": None}, "target"),
         ({"target": {"name": "finding", "classes": {}}}, "1 to 256 entries"),
         ({"target": {"name": "finding", "classes": {0: "a", 1: "a "}}}, "same name"),
@@ -84,6 +102,22 @@ def test_the_bundles_schema_reads_back_as_the_same(
     assert isinstance(again, ImageSchema)
     assert again.described_columns == schema.described_columns
     assert again.target.values == tuple(classes)
+
+
+def test_sections_of_other_files_come_back(tmp_path: Path) -> None:
+    sections = {
+        "dicom": {"window": [40, 400], "frames": "all"},
+        "nifti": {"value_range": [-100, 900.5], "axis": 1, "slices": {"every": 8}},
+        "tiff": {"pages": {"index": 2}},
+    }
+    schema = parse(privacy_unit="patient", **image(**sections))
+    assert schema.image.several == ("dicom.frames", "nifti.slices")
+    path = tmp_path / "schema.yaml"
+    path.write_text(public_yaml(schema))
+    again = load_any_schema(path)
+    assert isinstance(again, ImageSchema)
+    assert all(getattr(again.image, name) == getattr(schema.image, name) for name in sections)
+    assert parse().image.several == () and "dicom" not in public_yaml(parse())
 
 
 def test_tables_are_still_tables(tmp_path: Path) -> None:

@@ -49,9 +49,7 @@ def file_of() -> Callable[..., bytes]:
     return as_file
 
 
-def as_dicom(
-    pixels: np.ndarray | Sequence[bytes], syntax: str = uid.ExplicitVRLittleEndian, **tags: Any
-) -> bytes:
+def as_dicom(pixels: np.ndarray | Sequence[bytes], syntax: str = uid.ExplicitVRLittleEndian, **tags: Any) -> bytes:
     """Frames [h, w], [h, w, 3] or [n, h, w], or encoded ones, as a DICOM file that names a patient.
 
     What the pixels are is told from their type; of encoded frames `tags` have to tell it.

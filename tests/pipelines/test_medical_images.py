@@ -1,0 +1,189 @@
+"""DICOM, NIfTI and TIFF files through the whole pipeline: nothing but pixels and labels gets past ingest."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, PngImagePlugin, TiffImagePlugin
+from pydicom import Dataset, dcmwrite, uid
+from pydicom.dataset import FileMetaDataset
+
+from synth.images.noticed import BURNED_IN
+from synth.images.unreadable import Why
+
+CANARY = "zq-canary"
+FILES = 90
+RUN: dict[str, Any] = {
+    "source": {"folder": "scans", "labels": "labels.csv"},
+    "schema": "schema.yaml",
+    "privacy": {"epsilon": 8.0, "delta": 1e-5},
+    "output": {"directory": "out", "rows": 60},
+    "ledger": {"url": "sqlite:///ledger.db"},
+}
+SCHEMA: dict[str, Any] = {
+    "dataset": "scans",
+    "population": "clinic",
+    "kind": "image",
+    "image": {
+        "height": 12,
+        "width": 12,
+        "resize": "stretch",
+        "dicom": {"window": [100, 201], "frames": "all"},
+        "nifti": {"value_range": [0, 200], "slices": "middle"},
+    },
+    "target": {"name": "side", "classes": {0: "left", 1: "right"}},
+    "privacy_unit": "patient",
+    "max_rows_per_person": 9,
+}
+
+
+def scan(rng: np.random.Generator, right: bool) -> np.ndarray:
+    """Bright on one side, 12 × 16, from 0 to 200."""
+    pixels = rng.integers(0, 60, (12, 16)).astype(np.uint8)
+    pixels[:, 8:] += np.uint8(140 * right)
+    pixels[:, :8] += np.uint8(140 * (not right))
+    return pixels
+
+
+def as_dicom(frames: np.ndarray, syntax: str, burned_in: str) -> bytes:
+    """A file whose every free text names somebody, in the header, in private tags and in what pydicom warns about."""
+    data = Dataset()
+    data.PatientName, data.PatientID, data.InstitutionName = f"{CANARY}^name", f"{CANARY}-id", f"{CANARY}-place"
+    data.SOPClassUID, data.SOPInstanceUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage, uid.generate_uid()
+    data.NumberOfFrames, data.Rows, data.Columns = frames.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    data.BurnedInAnnotation = burned_in
+    data.add_new(0x00080020, "LO", f"{CANARY}-date")
+    data.private_block(0x000B, f"{CANARY}-creator", create=True).add_new(0x01, "LT", f"{CANARY}-private")
+    data.PixelData = frames.tobytes()
+    data["PixelData"].VR = "OB"
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    if syntax == uid.RLELossless:
+        data.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
+    data.file_meta.TransferSyntaxUID = uid.UID(syntax)
+    out = BytesIO(f"{CANARY}-preamble".encode().ljust(128, b"\0"))
+    dcmwrite(out, data, enforce_file_format=True)
+    # A date that is none, so that reading it would warn and quote it.
+    return f"{CANARY}-preamble".encode().ljust(128, b"\0") + out.getvalue()[128:].replace(b"LO\x0e\0", b"DA\x0e\0", 1)
+
+
+def as_nifti(pixels: np.ndarray, packed: bool) -> bytes:
+    volume = np.repeat(pixels[::-1].T[:, :, None], 3, axis=2)
+    image = nibabel.Nifti1Image(volume.astype(np.int16), np.eye(4))
+    image.header["descrip"], image.header["db_name"] = f"{CANARY}-descrip".encode(), f"{CANARY}-db".encode()
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", f"{CANARY}-extension".encode()))
+    content = bytes(image.to_bytes())
+    return gzip.compress(content) if packed else content
+
+
+def as_tiff(pixels: np.ndarray) -> bytes:
+    tags, out = TiffImagePlugin.ImageFileDirectory_v2(), BytesIO()
+    tags[270], tags[315], tags[306] = f"{CANARY}-description", f"{CANARY}-artist", f"{CANARY}-date"
+    Image.fromarray(pixels).save(out, "TIFF", tiffinfo=tags)
+    return out.getvalue()
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    texts, out = PngImagePlugin.PngInfo(), BytesIO()
+    texts.add_text("Patient", f"{CANARY}-text")
+    Image.fromarray(pixels).save(out, "PNG", pnginfo=texts)
+    return out.getvalue()
+
+
+@pytest.fixture
+def clinic_folder(tmp_path: Path) -> Path:
+    """Files of every kind, the name of each that of somebody, some of them broken."""
+    rng, folder = np.random.default_rng(0), tmp_path / "clinic"
+    (folder / "scans").mkdir(parents=True)
+    syntaxes = [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian]
+    lines = ["file,side,patient,note"]
+    for i in range(FILES):
+        right = i % 5 < 2
+        pixels, name = scan(rng, right), f"{CANARY}-{i}.{'dcm' if i % 2 else 'png'}"  # the names tell nothing
+        match i % 6:
+            case 0 | 1 | 2:
+                frames = np.stack([pixels, pixels[::-1], pixels])[: 1 + i % 3]
+                syntax = uid.RLELossless if i % 4 == 0 else syntaxes[i % 3]
+                content = as_dicom(frames, syntax, "YES" if i in (7, 8) else "NO")
+            case 3:
+                content = as_nifti(pixels, packed=i % 4 == 1)
+            case 4:
+                content = as_tiff(pixels)
+            case _:
+                content = as_png(pixels)
+        if i == 18:
+            content = content[:-60]
+        if i in (13, 33):
+            content = f"{CANARY}-bytes".encode()
+        (folder / "scans" / name).write_bytes(content)
+        lines.append(f"{name},{'right' if right else 0},{CANARY}-person-{i // 3},{CANARY}-note")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    (folder / "schema.yaml").write_text(json.dumps(SCHEMA))
+    (folder / "run.yaml").write_text(json.dumps(RUN))
+    return folder
+
+
+def test_nothing_but_pixels_and_labels_gets_past_ingest(
+    clinic_folder: Path, synth: Callable[..., Any], home: Path, shared: Callable[[Path], list[str]]
+) -> None:
+    run = synth("run", clinic_folder / "run.yaml")
+    bundle, folder = run.bundle, run.bundle.parent
+    assert CANARY not in run.out + run.err
+    assert synth("verify", bundle).code == 0
+
+    table = pq.read_table(next((bundle / "data").glob("part-*.parquet")))
+    assert set(table["side"].to_pylist()) <= {0, 1} and table.num_rows == 60
+    schema = (bundle / "schema.yaml").read_text()
+    assert "window" in schema and "frames: all" in schema
+
+    report = json.loads((folder / "internal" / "report.json").read_text())
+    rows = {what: [row for row, _ in places] for what, places in report["places"].items()}
+    assert set(rows[Why.UNKNOWN]) == {14, 34} and set(rows[Why.DAMAGED]) == {19}
+    assert set(rows[BURNED_IN]) == {8, 9} and report["places"][BURNED_IN][0] == [8, 1]
+    assert report["noticed"] == {what: len(places) for what, places in rows.items()}
+    words = (folder / "internal" / "report.md").read_text()
+    assert f"| {Why.UNKNOWN} | 2 | 14, 34 |" in words and "9 (picture 2)" in words
+    for public in bundle.rglob("*"):
+        assert not public.is_file() or str(Why.UNKNOWN).encode() not in public.read_bytes()
+
+    assert not list(folder.glob("internal/failure-*")) and not (folder / "private").exists()
+    assert shared(folder) == []
+    for place in (clinic_folder, home):
+        for path in place.rglob("*"):
+            if "scans" in path.relative_to(place).parts or path.name == "labels.csv":
+                continue
+            assert CANARY not in path.name
+            with contextlib.suppress(FileNotFoundError):  # a journal of Prefect's database comes and goes
+                assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+
+
+def test_a_fault_while_a_file_is_decoded_quotes_nothing(
+    clinic_folder: Path, synth: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(content: bytes | None, form: object) -> None:
+        raise ValueError(content)
+
+    monkeypatch.setattr("synth.images.reading.read_picture", broken)
+    failed = synth("run", clinic_folder / "run.yaml")
+    assert failed.code == 1 and CANARY not in failed.out + failed.err
+    assert "ValueError" in failed.err
+
+
+def test_several_pictures_of_a_file_need_persons(clinic_folder: Path, synth: Callable[..., Any]) -> None:
+    schema = SCHEMA | {"privacy_unit": "row", "max_rows_per_person": 1}
+    (clinic_folder / "schema.yaml").write_text(json.dumps(schema))
+    refused = synth("run", clinic_folder / "run.yaml")
+    assert refused.code == 2 and "image.dicom.frames" in refused.err and len(refused.err.splitlines()) == 1
+    assert not (clinic_folder / "out").exists() and not (clinic_folder / "ledger.db").exists()
