@@ -168,7 +168,7 @@ def _selected(rule: str | Mapping[str, int], what: str) -> str:
         return {"first": f"the first {what}", "middle": f"the middle {what}", "all": f"each {what}"}[rule]
     if "index" in rule:
         return f"{what} {rule['index']} (counted from 0)"
-    return f"every {rule['every']}th {what} from the first on"
+    return f"one {what} of every {rule['every']}, from the first on,"
 
 
 def missing() -> str:

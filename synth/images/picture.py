@@ -34,13 +34,19 @@ def read_picture(content: bytes | None, form: ImageFormat) -> UInt16Array | None
     becomes luminance or equal channels, transparency is left out, values are clipped to the declared range, and
     another size follows the declared rule.
     """
+    found = decoded(content, form)
+    return None if found is None else formed(found, form)
+
+
+def decoded(content: bytes | None, form: ImageFormat) -> UInt16Array | None:
+    """Pixels [h, w, 1 or 3] of the form's bits, in the size and channels they have; None when they cannot be read."""
     if content is None or not 0 < len(content) <= MOST_BYTES:
         return None
     try:
         pixels, bits = _pixels(content)
     except Exception:  # decoders raise whatever they like on a damaged file, and each of them means the same here
         return None
-    return formed(_with_bits(pixels, bits, form.bits), form)
+    return _with_bits(pixels, bits, form.bits)
 
 
 def formed(pixels: UInt16Array, form: ImageFormat) -> UInt16Array:

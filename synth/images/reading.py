@@ -16,7 +16,8 @@ import numpy.typing as npt
 from synth.image_schema import ImageFormat
 from synth.images.decoder import OPEN, PLACE, READ, kind_of
 from synth.images.isolated import Gone, Isolated
-from synth.images.picture import formed, read_picture
+from synth.images.picture import decoded, formed
+from synth.images.text_like import is_text_like
 from synth.images.unreadable import MOST_BYTES, Unreadable, Why
 
 UInt16Array = npt.NDArray[np.uint16]
@@ -30,7 +31,7 @@ class Found:
 
     Attributes:
         burned_in: whether the file's header says that text is drawn into the pixels.
-        text_like: whether there are areas that look like text.
+        text_like: whether there are areas that look like text, in the picture's own size.
     """
 
     pixels: UInt16Array | None
@@ -66,8 +67,8 @@ class PictureReader:
                 raise Unreadable(Why.UNKNOWN)
         except Unreadable as error:
             return Found(None, error.why)
-        pixels = read_picture(content, self._form) if place == 0 else None
-        return Found(pixels, None if pixels is not None else Why.DAMAGED)
+        pixels = decoded(content, self._form) if place == 0 else None
+        return Found(None, Why.DAMAGED) if pixels is None else self._found(pixels)
 
     def count(self, content: bytes | None) -> int:
         """How many pictures a file holds by the declared rule: 1 for one that cannot be read."""
@@ -82,7 +83,10 @@ class PictureReader:
         says = self._opened(content)
         reply, data = self._asked(READ, PLACE.pack(place))
         pixels = np.frombuffer(data, dtype="<u2").astype(np.uint16).reshape(reply["shape"])
-        return Found(formed(pixels, self._form), burned_in=bool(says["burned_in"]))
+        return self._found(pixels, burned_in=bool(says["burned_in"]))
+
+    def _found(self, pixels: UInt16Array, *, burned_in: bool = False) -> Found:
+        return Found(formed(pixels, self._form), burned_in=burned_in, text_like=is_text_like(pixels))
 
     def _opened(self, content: bytes) -> dict[str, Any]:
         """What is known of a file; it is opened unless it was the last."""

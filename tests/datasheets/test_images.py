@@ -42,7 +42,8 @@ def test_how_other_files_were_read_is_told_as_declared(said: SaidOf) -> None:
     )
     for words in (
         "Of a DICOM file, each frame was used, and the window with centre 40 and width 400, in units of the modality,",
-        "Of a NIfTI volume, every 8th slice from the first on from back to front was used, and the values -100 and 900",
+        "Of a NIfTI volume, one slice of every 8, from the first on, from back to front was used,",
+        "and the values -100 and 900 became black and white.",
         "Of a TIFF file, page 2 (counted from 0) was used.",
     ):
         assert words in told

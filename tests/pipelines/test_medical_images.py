@@ -175,7 +175,7 @@ def test_a_fault_while_a_file_is_decoded_quotes_nothing(
     def broken(content: bytes | None, form: object) -> None:
         raise ValueError(content)
 
-    monkeypatch.setattr("synth.images.reading.read_picture", broken)
+    monkeypatch.setattr("synth.images.reading.decoded", broken)
     failed = synth("run", clinic_folder / "run.yaml")
     assert failed.code == 1 and CANARY not in failed.out + failed.err
     assert "ValueError" in failed.err
