@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from pydicom import Dataset, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
 
+from synth.image_schema import ImageSchema, load_any_schema
 from synth.images.noticed import BURNED_IN
 from synth.images.unreadable import Why
 
@@ -187,3 +188,14 @@ def test_several_pictures_of_a_file_need_persons(clinic_folder: Path, synth: Cal
     refused = synth("run", clinic_folder / "run.yaml")
     assert refused.code == 2 and "image.dicom.frames" in refused.err and len(refused.err.splitlines()) == 1
     assert not (clinic_folder / "out").exists() and not (clinic_folder / "ledger.db").exists()
+
+
+def test_the_section_that_init_suggests_is_valid(tmp_path: Path, synth: Callable[..., Any]) -> None:
+    assert synth("init", tmp_path / "new").code == 0
+    text = (tmp_path / "new" / "schema.yaml").read_text()
+    section = text[text.index("# kind: image") :].partition("\n\n")[0]
+    written = "dataset: scans\n" + "\n".join(line.removeprefix("# ") for line in section.splitlines())
+    (tmp_path / "schema.yaml").write_text(written)
+    schema = load_any_schema(tmp_path / "schema.yaml")
+    assert isinstance(schema, ImageSchema) and schema.image.dicom is not None
+    assert schema.image.dicom.window == (40, 400) and schema.image.nifti and schema.image.tiff
