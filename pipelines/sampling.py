@@ -55,19 +55,26 @@ def sample(
         bool, typer.Option("--log-likelihood", help="With --complete: add each completed row's log-likelihood (nats).")
     ] = False,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the same rows.")] = None,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Of images: write a new folder of DICOM files and labels.csv instead.")
+    ] = False,
 ) -> None:
     """Draw rows from a bundle's model, or complete a partial table by it. Costs no budget: it is post-processing.
 
     Conditions are exact for any set of columns: nothing is rejected, however rare the combination.
     """
-    if output.is_dir():
+    if dicom and complete is not None:
+        raise UserError("--dicom does not go with --complete: it is for new pictures")
+    if output.is_dir() and not dicom:
         raise UserError(f"{output}: is a folder; name a file to write")
     if complete is None:
         if rows is None:
             raise UserError("--rows is needed: say how many rows to draw (or name a table with --complete)")
         if log_likelihood:
             raise UserError("--log-likelihood goes with --complete")
-        made = sample_to_file(bundle, rows=rows, where=where or [], balance=balance, seed=seed, output=output)
+        made = sample_to_file(
+            bundle, rows=rows, where=where or [], balance=balance, seed=seed, output=output, dicom=dicom
+        )
         typer.echo(f"{made} rows drawn; this cost no budget", err=True)
     else:
         if where or balance:
@@ -85,9 +92,16 @@ def sample(
 
 
 def sample_to_file(
-    bundle: Path, *, rows: int, where: list[str], output: Path, balance: str | None = None, seed: int | None = None
+    bundle: Path,
+    *,
+    rows: int,
+    where: list[str],
+    output: Path,
+    balance: str | None = None,
+    seed: int | None = None,
+    dicom: bool = False,
 ) -> int:
-    """Draw rows from the model in `bundle` into one Parquet file; returns how many.
+    """Draw rows from the model in `bundle` into one Parquet file, or a folder of DICOM files; returns how many.
 
     Raises UserError for a missing bundle or an impossible condition, VerificationFailed for a damaged model.
     """
@@ -98,7 +112,9 @@ def sample_to_file(
     from synth.tables.rows import sample_rows
 
     if is_image_model(bundle / "model"):
-        return _sample_images(bundle, rows, where, output, balance=balance, seed=seed)
+        return _sample_images(bundle, rows, where, output, balance=balance, seed=seed, dicom=dicom)
+    if dicom:
+        raise UserError("--dicom is for images; the rows of a table go to a Parquet file")
     model, claims = _opened(bundle, output)
     conditions = parse_conditions(model.codecs, where)
     balanced = None if balance is None else parse_balance(model.codecs, balance, conditions)
@@ -182,9 +198,9 @@ def _opened(bundle: Path, output: Path) -> tuple[TableModel, dict[str, Any]]:
 
 
 def _sample_images(
-    bundle: Path, rows: int, where: list[str], output: Path, *, balance: str | None, seed: int | None
+    bundle: Path, rows: int, where: list[str], output: Path, *, balance: str | None, seed: int | None, dicom: bool
 ) -> int:
-    """Draw pictures from an image model into one Parquet file; returns how many."""
+    """Draw pictures from an image model into one Parquet file, or a folder of DICOM files; returns how many."""
     from synth.images.model import ImageModel
     from synth.images.sample import arrow_schema, parse_classes, sample_images
     from synth.parquet import write_file
@@ -195,6 +211,10 @@ def _sample_images(
     model, claims = ImageModel.load(bundle / "model"), _claims(bundle)
     metadata = _mark(bundle, claims)
     batches = sample_images(model, rows, seed=seed, classes=parse_classes(model.schema, where))
+    if dicom:
+        from synth.images.dicom_series import write_series
+
+        return write_series(batches, model.schema, output, metadata)
     return write_file(batches, arrow_schema(model.schema), output, metadata)
 
 

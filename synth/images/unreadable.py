@@ -15,7 +15,7 @@ class Why(StrEnum):
     UNKNOWN = "neither PNG, JPEG, TIFF, DICOM nor NIfTI"
     DAMAGED = "damaged, or not what its header says"
     GAVE_UP = "its decoder crashed, or took too much memory or time"
-    LARGE = "more than 67 million pixels"
+    LARGE = "more than 67 million pixels a picture, or 1 GiB a volume"
     NO_PIXELS = "DICOM without pixels, or cut short within them"
     SYNTAX = "a DICOM transfer syntax that is not read"
     PIXELS = "pixels of a kind that is not read"

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
-from pydicom import Dataset, dcmwrite, uid
+from pydicom import Dataset, dcmread, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
 
 from synth.image_schema import ImageSchema, load_any_schema
@@ -158,6 +158,16 @@ def test_nothing_but_pixels_and_labels_gets_past_ingest(
     assert f"| {Why.UNKNOWN} | 2 | 14, 34 |" in words and "9 (picture 2)" in words
     for public in bundle.rglob("*"):
         assert not public.is_file() or str(Why.UNKNOWN).encode() not in public.read_bytes()
+
+    drawn = clinic_folder / "drawn"
+    made = synth("sample", bundle, "--rows", 7, "--where", "side=right", "--dicom", "-o", drawn)
+    assert made.code == 0 and len(list(drawn.glob("*.dcm"))) == 7, made.err
+    assert (drawn / "labels.csv").read_text().splitlines()[:2] == ["file,side", "0000001.dcm,1"]
+    first = dcmread(drawn / "0000001.dcm")
+    assert (first.SyntheticData, first.SeriesDescription) == ("YES", "SYNTHETIC side: right")
+    for options, words in (((), "exists already"), (("--complete", drawn / "x"), "--dicom does not go with")):
+        refused = synth("sample", bundle, "--rows", 7, "--dicom", "-o", drawn, *options)
+        assert refused.code == 2 and words in refused.err
 
     assert not list(folder.glob("internal/failure-*")) and not (folder / "private").exists()
     assert shared(folder) == []

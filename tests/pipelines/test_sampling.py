@@ -234,6 +234,8 @@ def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: 
         (("--complete", "nowhere.parquet"), "cannot be read"),
         (("--complete", "PARTIAL", "--where", "age=40"), "--where does not go with --complete"),
         (("--complete", "PARTIAL", "--balance", "died"), "--balance does not go with --complete"),
+        (("--complete", "PARTIAL", "--dicom"), "--dicom does not go with --complete"),
+        (("--rows", "5", "--dicom"), "--dicom is for images"),
         (("--complete", "PARTIAL", "--rows", 4), "leave --rows out"),
     ],
 )
