@@ -5,6 +5,8 @@ One library reads them all, 12-bit and lossless JPEG included. Interface: pydico
 
 from __future__ import annotations
 
+import struct
+
 import imagecodecs
 import numpy as np
 from pydicom import uid
@@ -20,6 +22,10 @@ JPEG_2000 = {
     uid.HTJ2KLosslessRPCL,
     uid.HTJ2K,
 }
+J2K_START = b"\xff\x4f\xff\x51"
+FRAME_HEADERS = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""SOF of JPEG-LS and of JPEG, without the tables and extensions that lie among them."""
+FILL = 0xFF
 SYNTAXES = JPEG | JPEG_LS | JPEG_2000
 DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, (NAME,))
 
@@ -31,6 +37,8 @@ def is_available(syntax: str) -> bool:
 
 def decode_frame(content: bytes, runner: DecodeRunner) -> bytes:
     """One frame, without any change of colours. Raises anything on a damaged one."""
+    if size_of(content) not in (None, (runner.rows, runner.columns)):
+        raise ValueError("size")  # before a decoder asks for as much memory as the frame says
     if runner.transfer_syntax in JPEG:
         # The same colour space in and out: what it is, DICOM's header says, and pydicom converts by it.
         same = None if runner.samples_per_pixel == 1 else "RGB"
@@ -47,6 +55,24 @@ def decode_frame(content: bytes, runner: DecodeRunner) -> bytes:
     runner.set_option("planar_configuration", 0)
     runner.set_option("bits_allocated", 8 * found.dtype.itemsize)
     return bytes(found.tobytes())
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    """Height and width by the header of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it has no such header.
+
+    ISO 10918-1 B.2.2, 14495-1 C.2.2 (frame headers), 15444-1 A.5.1 (SIZ).
+    """
+    if content.startswith(J2K_START):
+        width, height, left, top = struct.unpack_from(">4I", content, 8)
+        return height - top, width - left
+    at = 2
+    while content[at : at + 1] == b"\xff" and at + 9 <= len(content):
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker in FRAME_HEADERS:
+            height, width = struct.unpack_from(">2H", content, at + 5)
+            return height, width
+        at += 1 if marker == FILL else 2 + length
+    return None
 
 
 def register() -> None:

@@ -80,7 +80,10 @@ class Decoder:
         """One picture of the file that was opened last."""
         if self._file is None or place >= len(self._places):
             raise Unreadable(Why.NO_PLACE)
-        return self._file.pixels(self._places[place])
+        found = self._file.pixels(self._places[place])
+        if found.ndim != 3 or 0 in found.shape:
+            raise Unreadable(Why.DAMAGED)
+        return found
 
     def _opened(self, content: bytes) -> tuple[Opened, Selection]:
         form, kind = self._form, kind_of(content)

@@ -6,6 +6,7 @@ so the caller puts a blank one in its place and counts it for the steward alone.
 
 from __future__ import annotations
 
+import math
 import warnings
 from io import BytesIO
 
@@ -67,24 +68,33 @@ def resized(pixels: UInt16Array, form: ImageFormat) -> UInt16Array:
     if form.resize == "stretch":
         return _scaled(pixels, form.height, form.width)
     ratios = form.height / height, form.width / width
-    ratio = min(ratios) if form.resize == "pad" else max(ratios)
-    inner = _scaled(pixels, max(1, round(ratio * height)), max(1, round(ratio * width)))
+    if form.resize == "crop":
+        # Cut first: what stands out of a long, thin picture would be larger than any memory once it is scaled.
+        (y, top, high), (x, left, wide) = (
+            _middle(side, asked / max(ratios)) for side, asked in ((height, form.height), (width, form.width))
+        )
+        return _scaled(pixels[y, x], form.height, form.width, (left, top, left + wide, top + high))
+    inner = _scaled(pixels, max(1, round(min(ratios) * height)), max(1, round(min(ratios) * width)))
     out = blank(form)
-    (to_y, from_y), (to_x, from_x) = _centred(inner.shape[0], form.height), _centred(inner.shape[1], form.width)
-    out[to_y, to_x] = inner[from_y, from_x]
+    top, left = (form.height - inner.shape[0]) // 2, (form.width - inner.shape[1]) // 2
+    out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return out
 
 
-def _centred(inner: int, outer: int) -> tuple[slice, slice]:
-    """Where a line of `inner` pixels goes in one of `outer`, and which part of it."""
-    size = min(inner, outer)
-    to, start = (outer - size) // 2, (inner - size) // 2
-    return slice(to, to + size), slice(start, start + size)
+def _middle(side: int, length: float) -> tuple[slice, float, float]:
+    """The pixels that hold the middle `length` of a side, and where in them it begins and how long it is."""
+    length = min(length, float(side))
+    start = (side - length) / 2
+    first, last = math.floor(start), min(side, math.ceil(start + length))
+    return slice(first, last), start - first, min(length, last - start)
 
 
-def _scaled(pixels: UInt16Array, height: int, width: int) -> UInt16Array:
+def _scaled(
+    pixels: UInt16Array, height: int, width: int, box: tuple[float, float, float, float] | None = None
+) -> UInt16Array:
+    """A part of a picture (left, top, right, bottom; or all of it) in another size."""
     channels = [
-        np.asarray(Image.fromarray(channel.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+        np.asarray(Image.fromarray(channel.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR, box))
         for channel in np.moveaxis(pixels, 2, 0)
     ]
     low, high = int(pixels.min()), int(pixels.max())

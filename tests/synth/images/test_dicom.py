@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +21,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, a
 from pydicom.sequence import Sequence
 
 from synth.image_schema import ImageFormat
+from synth.images.codecs import size_of
 from synth.images.dicom import TAGS, DicomFile
 from synth.images.unreadable import Unreadable, Why
 from synth.images.voi import windowed
@@ -307,15 +310,37 @@ def test_what_is_refused(dicom_of: DicomOf) -> None:
     assert why(dicom_of(SMOOTH, Rows=60_000, Columns=60_000)) == Why.LARGE
     assert why(dicom_of(WIDE, BitsStored=12, HighBit=15)) == Why.PIXELS  # values in the upper bits, retired
     assert why(dicom_of(COLOUR, PhotometricInterpretation="CMYK")) == Why.PIXELS
+    sixteen = {"Rows": 16, "Columns": 16, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
     larger = imagecodecs.jpegls_encode(np.zeros((64, 64), np.uint8))
     for broken in (
         dicom_of(SMOOTH, Rows=17),
-        dicom_of([larger], uid.JPEGLSLossless, Rows=16, Columns=16, BitsAllocated=8, BitsStored=8, HighBit=7),
+        dicom_of([bytes(larger)], uid.JPEGLSLossless, **sixteen),
+        dicom_of([bytes(imagecodecs.jpegls_encode(np.zeros((8, 32), np.uint8)))], uid.JPEGLSLossless, **sixteen),
         dicom_of(SMOOTH)[:-20],
         dicom_of(SMOOTH)[:400],
     ):
         with pytest.raises(Exception):  # noqa: B017 - whatever pydicom raises; the process maps all of them to one
             read(broken)
+
+
+@pytest.mark.parametrize("kind", ENCODED | LOSSY)
+def test_a_frames_size_is_known_before_it_is_decoded(kind: str) -> None:
+    _, pixels, encode, *_ = (ENCODED | LOSSY)[kind]
+    content = bytes(encode(pixels))
+    assert size_of(content) == pixels.shape
+    for end in (0, 2, 3, 9, 20):
+        with contextlib.suppress(struct.error):
+            assert size_of(content[:end]) is None
+
+
+def test_a_frame_that_says_another_size_is_never_decoded(dicom_of: DicomOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(imagecodecs.jpegls_encode(SMOOTH))
+    at = content.index(b"\xff\xf7") + 5
+    content[at : at + 4] = struct.pack(">2H", 60_000, 60_000)
+    monkeypatch.setattr(imagecodecs, "jpegls_decode", lambda _: pytest.fail("decoded"))
+    sixteen = {"Rows": 16, "Columns": 16, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    with pytest.raises(RuntimeError, match="size"):
+        read(dicom_of([bytes(content)], uid.JPEGLSLossless, **sixteen))
 
 
 def test_burned_in_text_is_told(dicom_of: DicomOf) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -173,6 +174,29 @@ def test_resize_rules_by_hand() -> None:
     assert (crop == wide[:, 4:12]).all()
     stretch = resized(wide, ImageFormat(height=8, width=8, resize="stretch"))
     assert stretch[0, 0, 0] < stretch[0, 3, 0] < stretch[0, 7, 0]
+
+
+@pytest.mark.parametrize("rule", ["pad", "crop", "stretch"])
+def test_a_long_thin_picture_takes_no_more_memory_than_it_has(rule: str) -> None:
+    # Scaled whole, so that it covers the frame, it would be 64 × 256,000,000.
+    long = np.full((1, 4_000_000, 1), 9, dtype=np.uint16)
+    form = ImageFormat(height=64, width=64, resize=rule)
+    tracemalloc.start()
+    found = [resized(picture, form) for picture in (long, long.transpose(1, 0, 2))]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * long.nbytes and all((each.max(), each.shape) == (9, (64, 64, 1)) for each in found)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(4, 30), st.integers(4, 30))
+def test_what_is_cropped_lies_in_the_middle(h: int, w: int, height: int, width: int) -> None:
+    form = ImageFormat(height=height, width=width, resize="crop")
+    ramp = np.add.outer(np.arange(h), np.arange(w))[:, :, None].astype(np.uint16)
+    found, turned = resized(ramp, form)[:, :, 0], resized((h + w - 2 - ramp).astype(np.uint16), form)[:, :, 0]
+    # The middle of the whole is the middle of what is left, from either side.
+    assert abs(float(found.mean()) + float(turned.mean()) - (h + w - 2)) <= 1
+    assert np.abs(found.astype(int) - (h + w - 2 - turned.astype(int))).max() <= 1
+    assert np.abs(found[::-1, ::-1].astype(int) - turned).max() <= 1
 
 
 def test_how_a_camera_was_held_is_followed(file_of: FileOf) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,25 @@ def test_a_damaged_header_is_answered(dicom_of: FileOf, at: int, value: int) -> 
         assert "why" in says or len(pixels) == 2 * np.prod(says["shape"])  # type: ignore[arg-type]
     if "why" in says:
         assert says["why"] in Why.__members__
+
+
+NOISY = """
+import os, sys
+from synth.images import decoder
+kept = decoder.answer
+def answer(known, request):
+    os.write(1, b"zq-canary"), os.write(2, b"zq-canary"), print("zq-canary", file=sys.stderr)
+    return kept(known, request)
+decoder.answer = answer
+decoder.main()
+"""
+
+
+def test_a_library_that_prints_disturbs_nothing(dicom_of: FileOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        isolated.subprocess, "Popen", lambda command, **options: popen([command[0], "-c", NOISY], **options)
+    )
+    with PictureReader(form(dicom={"window": "stored"})) as reader:
+        found = reader.read(dicom_of(GREY))
+        assert found.pixels is not None and (found.pixels[:, :, 0] == GREY).all()
