@@ -78,7 +78,7 @@ def draft(
 
     No domain is taken from the values, so every domain is left for you to fill in from public knowledge (a codebook)
     and is marked `domain: unconfirmed`; a run refuses such a column. The kinds of a CSV file are guessed from its
-    first rows: check them too.
+    first rows: check them too. Of images (a Parquet file, or a run.yaml with a folder) no picture is looked at.
     """
     text = draft_schema(file)
     if output is None:

@@ -10,9 +10,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from datasheets import template
 from synth.config import Database, parse_source
-from synth.errors import NotBuiltYet, UserError
+from synth.errors import UserError
 from synth.files import PRIVATE_FOLDER, write_whole
-from synth.image_schema import IMAGE_COLUMN
+from synth.image_schema import FILE_COLUMN, IMAGE_COLUMN
 from synth.ingest import header_of
 from synth.privacy.boundary import guarded
 from synth.yaml_file import read_yaml
@@ -28,6 +28,31 @@ privacy_unit: row          # each person has one row; or the name of the person 
 row_count: private         # or a public number
 # target: NAME             # the column the generator is conditioned on
 columns:
+"""
+
+IMAGES = """\
+# Drafted from {looked}; no picture was looked at. Domains are yours to declare.
+# Replace the form and the classes by what is publicly known, then remove `domain: unconfirmed`; a run refuses it.
+
+dataset: {dataset}
+population: {dataset}      # the ledger's key: runs on the same people add up
+privacy_unit: row          # each person has one picture; or the name of the person column
+row_count: private         # or a public number
+kind: image
+image:
+  height: 256
+  width: 256
+  channels: 1              # or 3
+  bits: 8                  # or 16
+  resize: pad              # or crop, or stretch
+  # dicom: {{window: [40, 400], frames: first}}
+  # nifti: {{value_range: [0, 1500], axis: 2, slices: middle}}
+  # tiff: {{pages: first}}
+  domain: unconfirmed
+target:
+  name: {target}
+  classes: {{0: fill in}}
+# columns there are: {columns}
 """
 
 DOMAINS = {
@@ -58,11 +83,12 @@ def write_templates(directory: Path) -> list[Path]:
 
 def draft_schema(file: Path) -> str:
     """A schema.yaml for a file, a folder of files or a run.yaml's source: names and kinds, all domains unconfirmed."""
-    source, name = _source_of(file)
+    source, name, labels = _source_of(file)
     with guarded("draft"):
         arrow = header_of(source)
-    if any(field.name == IMAGE_COLUMN and pa.types.is_struct(field.type) for field in arrow):
-        raise NotBuiltYet(f"{file}: a schema of images is not drafted; see README.md")
+    if labels or any(field.name == IMAGE_COLUMN and pa.types.is_struct(field.type) for field in arrow):
+        assert isinstance(source, Path)
+        return _draft_of_images(source, arrow.names, dataset=_word(name))
     lines = []
     for field in arrow:
         kind = _kind(field.type)
@@ -74,29 +100,48 @@ def draft_schema(file: Path) -> str:
             "domain: unconfirmed",
         ]
         lines.append("  - {" + ", ".join(part for part in parts if part) + "}")
-    stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip("._-") or "table"
     if isinstance(source, Database):
         looked = "the names and types of a query's columns"
     elif source.suffix.lower() == ".csv" or (source.is_dir() and any(source.glob("*.[cC][sS][vV]"))):
         looked = f"the names in {source.name}; the kinds are a guess from its first rows"
     else:
         looked = f"the names and types of {source.name}"
-    return HEADER.format(looked=looked, dataset=stem) + "\n".join(lines) + "\n"
+    return HEADER.format(looked=looked, dataset=_word(name)) + "\n".join(lines) + "\n"
 
 
-def _source_of(file: Path) -> tuple[Path | Database, str]:
-    """What to look at, and a name for the table; a database is named in a run.yaml, which hides its password."""
+def _draft_of_images(source: Path, names: list[str], *, dataset: str) -> str:
+    """A schema of images from the names of its columns."""
+    others = [name for name in names if name not in (IMAGE_COLUMN, FILE_COLUMN)]
+    if not others:
+        raise UserError(f"{source}: has no column that could be the label")
+    return IMAGES.format(
+        looked=f"the names in {source.name}",
+        dataset=dataset,
+        target=_quoted("label" if "label" in others else others[0]),
+        columns=", ".join(map(_quoted, others)),
+    )
+
+
+def _word(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip("._-") or "table"
+
+
+def _source_of(file: Path) -> tuple[Path | Database, str, bool]:
+    """What to look at, a name for it, and whether it is a table of pictures' labels.
+
+    A database is named in a run.yaml, which hides its password, and so are a folder of pictures and its labels.
+    """
     if str(file).startswith(("postgresql:", "postgres:", "postgresql+psycopg:")):
         raise UserError("a database is named in a run.yaml, as source: {url: …, query: …}; give that file instead")
     if file.suffix.lower() not in {".yaml", ".yml"}:
-        return file, file.stem
+        return file, file.stem, False
     raw = read_yaml(file)
     source = parse_source(raw, file=file)
     if isinstance(source, Database):
-        return source, str(raw.get("name") or "table")
+        return source, str(raw.get("name") or "table"), False
     if source.folder is not None:
-        raise NotBuiltYet(f"{file}: a schema of images is not drafted; see README.md")
-    return source.path, source.path.stem
+        return source.path, source.folder.name, True
+    return source.path, source.path.stem, False
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -18,14 +18,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from synth.errors import InvalidConfig
+from synth.errors import InvalidConfig, UnconfirmedDomain
 from synth.image_files import SECTIONS, DicomReading, NiftiReading, TiffReading, is_several
 from synth.schema import LARGEST_WHOLE, Declaration, Schema, Whole, parse_schema
 from synth.yaml_file import keys_of, problems_of, read_yaml
 
 MAX_SIDE = 1024
 MAX_CLASSES = 256
-IMAGE_COLUMN = "image"
+IMAGE_COLUMN, FILE_COLUMN = "image", "file"
+"""Of a Parquet file, and of a folder's table of labels."""
 
 
 class ImageFormat(BaseModel):
@@ -34,7 +35,7 @@ class ImageFormat(BaseModel):
     `value_range` is the lowest and highest pixel value (of `bits` bits); values outside of it are clipped. `resize`
     says what happens to a picture of another size: `pad` fits it inside and fills the rest with the lowest value,
     `crop` covers the frame and cuts off what stands out, `stretch` ignores its proportions. `dicom`, `nifti` and `tiff`
-    say how such files are read; NIfTI only where they do.
+    say how such files are read; NIfTI only where they do. `domain: unconfirmed` marks a draft.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,7 @@ class ImageFormat(BaseModel):
     dicom: DicomReading | None = None
     nifti: NiftiReading | None = None
     tiff: TiffReading | None = None
+    domain: Literal["unconfirmed"] | None = None
 
     @model_validator(mode="after")
     def _range_fits(self) -> ImageFormat:
@@ -149,7 +151,12 @@ class ImageSchema(Declaration):
         return {"kind": self.kind, "image": image, "target": self.target.model_dump()}
 
     def refuse_unconfirmed(self) -> None:
-        """Nothing of an image schema is drafted from data."""
+        """Raise UnconfirmedDomain when the form is a draft that the steward has not confirmed."""
+        if self.image.domain is not None:
+            raise UnconfirmedDomain(
+                "schema: the form of image is a draft; replace it and the classes by public knowledge and remove "
+                "`domain: unconfirmed`"
+            )
 
 
 def load_any_schema(path: Path) -> Schema | ImageSchema:

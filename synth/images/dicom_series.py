@@ -22,9 +22,8 @@ from pydicom.dataset import FileMetaDataset
 
 from synth.errors import UserError
 from synth.files import PRIVATE_FOLDER, write_whole
-from synth.image_schema import IMAGE_COLUMN, ImageFormat, ImageSchema
+from synth.image_schema import FILE_COLUMN, IMAGE_COLUMN, ImageFormat, ImageSchema
 from synth.images.picture import read_picture
-from synth.images.source import FILE_COLUMN
 
 UInt16Array = npt.NDArray[np.uint16]
 

@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 
 from synth.config import Source
 from synth.errors import InvalidSource
-from synth.image_schema import IMAGE_COLUMN, ImageSchema, ImageTarget
+from synth.image_schema import FILE_COLUMN, IMAGE_COLUMN, ImageSchema, ImageTarget
 from synth.images.frames import Frames
 from synth.images.labelled import ImageSource, Labelled
 from synth.images.unreadable import MOST_BYTES
 from synth.ingest import check_names
 
-FILE_COLUMN = "file"
 PICTURES_AT_ONCE = 64
 _PARQUET_MAGIC = b"PAR1"
 

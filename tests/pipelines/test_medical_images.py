@@ -192,6 +192,22 @@ def test_a_fault_while_a_file_is_decoded_quotes_nothing(
     assert "ValueError" in failed.err
 
 
+def test_a_draft_is_refused_until_it_is_confirmed(clinic_folder: Path, synth: Callable[..., Any]) -> None:
+    schema = clinic_folder / "schema.yaml"
+    schema.unlink()
+    assert synth("schema", "draft", clinic_folder / "run.yaml", "-o", schema).code == 0
+    text = schema.read_text()
+    assert "dataset: scans\n" in text and "name: side\n" in text and "# columns there are: side, patient, note" in text
+    assert CANARY not in text
+    schema.write_text(text.replace("0: fill in", "0: left, 1: right"))
+    refused = synth("run", clinic_folder / "run.yaml")
+    assert refused.code == 3 and "remove `domain: unconfirmed`" in refused.err
+    schema.write_text(schema.read_text().replace("  # dicom", "  dicom").replace("  domain: unconfirmed\n", ""))
+    assert synth("plan", clinic_folder / "run.yaml").code == 0
+    loaded = load_any_schema(schema)
+    assert isinstance(loaded, ImageSchema) and loaded.image.dicom is not None
+
+
 def test_several_pictures_of_a_file_need_persons(clinic_folder: Path, synth: Callable[..., Any]) -> None:
     schema = SCHEMA | {"privacy_unit": "row", "max_rows_per_person": 1}
     (clinic_folder / "schema.yaml").write_text(json.dumps(schema))
