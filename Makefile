@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-BENCH_ARGS ?=
+BENCH ?=
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -24,8 +24,8 @@ check: $(VENV)/.installed-dev  ## style, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev  ## train and score on Adult; BENCH_ARGS="--runs 5" and others, see benchmarks/README.md
-	@$(BIN)/python benchmarks/tabular.py $(BENCH_ARGS)
+bench: $(VENV)/.installed-dev  ## dp-synth beside other synthesizers; BENCH="--table adult --epsilon 1" for a part
+	@$(BIN)/python benchmarks/bench.py $(BENCH)
 
 clean:  ## remove what the targets made, except the virtual environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from limits import peak_mb
 from score import Column, score
 
 from synth.schema import Schema, load_schema
@@ -148,18 +149,9 @@ def split(source: Path, folder: Path) -> tuple[Path, Path]:
 def run_synth(table: Table, folder: Path, asked: argparse.Namespace) -> tuple[Path, Cost]:
     """One run through the command line, with a ledger of its own. Returns the bundle and what it took."""
     folder.mkdir()
-    config = {
-        "source": {"path": str(table.train)},
-        "schema": str(table.schema_file),
-        "privacy": {"epsilon": asked.epsilon, "delta": asked.delta},
-        "synthesizer": json.loads(asked.synthesizer),
-        "output": {"directory": "out"},
-        "ledger": {"url": "sqlite:///ledger.db"},
-    }
-    # JSON is YAML too.
-    (folder / "run.yaml").write_text(json.dumps(config), encoding="utf-8")
-    beside = Path(sys.executable).parent / "synth"
-    command = [str(beside) if beside.exists() else shutil.which("synth") or "synth", "run", str(folder / "run.yaml")]
+    command = synth_command(
+        table, folder, epsilon=asked.epsilon, delta=asked.delta, synthesizer=json.loads(asked.synthesizer)
+    )
     environment = {name: value for name, value in os.environ.items() if name != "SYNTH_LEDGER"}
     started = time.monotonic()
     with (folder / "stdout.txt").open("w+", encoding="utf-8") as stdout:
@@ -174,6 +166,29 @@ def run_synth(table: Table, folder: Path, asked: argparse.Namespace) -> tuple[Pa
     if process.returncode != 0:
         raise SystemExit("\n".join([*(line for _, line in lines), f"synth run failed with exit {process.returncode}"]))
     return Path(printed[-1]), Cost(seconds, train_seconds(lines), peak_mb(used))
+
+
+def synth_command(
+    table: Table, folder: Path, *, epsilon: float, delta: float, synthesizer: dict[str, object]
+) -> list[str]:
+    """Write a run.yaml with a ledger of its own into a folder; the command that runs it."""
+    config = {
+        "source": {"path": str(table.train)},
+        "schema": str(table.schema_file),
+        "privacy": {"epsilon": epsilon, "delta": delta},
+        "synthesizer": synthesizer,
+        "output": {"directory": "out"},
+        "ledger": {"url": "sqlite:///ledger.db"},
+    }
+    # JSON is YAML too.
+    (folder / "run.yaml").write_text(json.dumps(config), encoding="utf-8")
+    return [synth_program(), "run", str(folder / "run.yaml")]
+
+
+def synth_program() -> str:
+    """The command `synth` of this interpreter's environment, else the one on PATH."""
+    beside = Path(sys.executable).parent / "synth"
+    return str(beside) if beside.exists() else shutil.which("synth") or "synth"
 
 
 def timed_lines(process: subprocess.Popen[str]) -> list[tuple[float, str]]:
@@ -194,11 +209,6 @@ def train_seconds(lines: Sequence[tuple[float, str]]) -> float:
     measured = [moment for moment, line in lines if line.startswith("measure:")]
     trained = [moment for moment, line in lines if line.startswith("train:")]
     return trained[-1] - measured[-1] if measured and trained else float("nan")
-
-
-def peak_mb(used: resource.struct_rusage) -> float:
-    """Peak resident set in MB: reported in bytes on macOS, in KiB elsewhere."""
-    return used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
 
 
 def write(rows: dict[str, dict[str, float]], table: Table, asked: argparse.Namespace) -> None:
