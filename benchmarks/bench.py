@@ -16,6 +16,7 @@ import csv
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ class Bench:
 def main() -> None:
     """Run what is asked for and not there yet; write the page from everything that is there."""
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows = read_rows(asked.out)
     seconds = asked.cpu_minutes * SECONDS_PER_MINUTE
     limits = Limits(seconds, seconds * WALL_PER_CPU, asked.memory_gb * 10**9)

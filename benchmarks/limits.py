@@ -80,8 +80,15 @@ def run_limited(
         watch = threading.Timer(limits.wall_seconds, stop)
         watch.daemon = True
         watch.start()
-        _, code, used = os.wait4(process.pid, 0)
-        watch.cancel()
+        try:
+            _, code, used = os.wait4(process.pid, 0)
+        except BaseException:
+            # It is in a session of its own, so whoever stops us has to stop it through us.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            watch.cancel()
         process.returncode = os.waitstatus_to_exitcode(code)
     cpu = used.ru_utime + used.ru_stime
     status, reason = _ending(process.returncode, late.is_set(), cpu, limits, folder / "stderr.txt")

@@ -63,6 +63,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(importlib.import_module(module), "CONTESTANTS", fakes)
     monkeypatch.setattr(bench, "TABLES", {"small": Small("small", tuned=False, shipped=False)})
     monkeypatch.setattr(bench, "HERE", tmp_path)
+    monkeypatch.setattr(bench.signal, "signal", lambda *_: None)
 
     def call(*words: str) -> list[dict[str, str]]:
         out = tmp_path / "peers.csv"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,22 @@ def test_too_much_processor_time_is_a_timeout(limits: Any, tmp_path: Path) -> No
 def test_too_much_time_by_the_clock_is_a_timeout(limits: Any, tmp_path: Path) -> None:
     used = run(limits, tmp_path, "import time; time.sleep(3600)", wall=1)
     assert (used.status, used.reason) == ("timeout", "1 seconds of the clock were not enough")
+
+
+def test_who_is_interrupted_leaves_nothing_running(
+    limits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+
+    def interrupted(pid: int, options: int) -> Any:
+        killed.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "wait4", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(limits, tmp_path, "import time; time.sleep(3600)")
+    with pytest.raises(ProcessLookupError):
+        os.kill(killed[0], 0)
 
 
 def test_too_much_memory_fails(limits: Any, tmp_path: Path) -> None:
