@@ -50,7 +50,7 @@ def page(rows: Sequence[Row], csv_name: str) -> str:
         parts.append(
             "The constants of our recipe were chosen on this table.\n"
             if tuned
-            else "Nothing was tuned on this table.\n"
+            else "The constants of our recipe were not chosen on this table.\n"
         )
         parts.append(f"![{table}: scores of every method]({plot_name(csv_name, table)})\n")
         for epsilon in epsilons(rows, table):
