@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.benchmarks.conftest import BENCHMARKS
+BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 
 
 def row(method: str, status: str = "ok", epsilon: str = "1", run: str = "1", **scores: float | str) -> dict[str, str]:
@@ -95,6 +95,4 @@ def test_the_committed_page_and_plots_say_what_the_committed_figures_say() -> No
         rows = list(csv.DictReader(stream))
     assert (BENCHMARKS / "peers.md").read_text(encoding="utf-8") == page.page(rows, "peers.csv")
     for table in page.tables(rows):
-        assert (Path(BENCHMARKS) / page.plot_name("peers.csv", table)).read_text(encoding="utf-8") == plots.plot(
-            rows, table
-        )
+        assert (BENCHMARKS / page.plot_name("peers.csv", table)).read_text(encoding="utf-8") == plots.plot(rows, table)
