@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from synth.config import Source
     from synth.evaluate.internal.images import Pictures
     from synth.image_schema import ImageSchema
-    from synth.images.source import ImageSource, Labelled
+    from synth.images.labelled import ImageSource, Labelled
 
 LABELS = "labels.csv"
 
@@ -69,7 +69,8 @@ def _drawn(bundle: Path, schema: ImageSchema) -> Iterator[Labelled]:
     import pyarrow as pa
 
     from synth.image_schema import IMAGE_COLUMN
-    from synth.images.source import Labelled, class_of
+    from synth.images.labelled import Labelled
+    from synth.images.source import class_of
     from synth.parquet import read_parts
 
     try:
@@ -83,16 +84,17 @@ def _drawn(bundle: Path, schema: ImageSchema) -> Iterator[Labelled]:
 def _sampled(rows: Iterable[Labelled], schema: ImageSchema) -> Pictures:
     """A random sample of pictures. Raises UserError for too few."""
     import numpy as np
+    from synth.images.reading import PictureReader
 
     from synth.evaluate.internal.images import FEWEST_PICTURES, MOST_PICTURES
     from synth.images.encode import Sample
-    from synth.images.picture import read_picture
 
     kept = Sample(schema, np.random.default_rng(0), most=MOST_PICTURES)
-    for row in rows:
-        picture = read_picture(row.content, schema.image)
-        if picture is not None and row.label is not None:
-            kept.offer(picture, row.label)
+    with PictureReader(schema.image) as reader:
+        for row in rows:
+            pixels = reader.read(row.content, row.place).pixels
+            if pixels is not None and row.label is not None:
+                kept.offer(pixels, row.label)
     if len(kept.labels) < FEWEST_PICTURES:
         raise UserError(f"evaluate: needs at least {FEWEST_PICTURES} readable, labelled pictures of each kind")
     return np.stack(kept.pixels), np.array(kept.labels, dtype=np.int64)
