@@ -88,13 +88,14 @@ def _sampled(rows: Iterable[Labelled], schema: ImageSchema) -> Pictures:
 
     from synth.evaluate.internal.images import FEWEST_PICTURES, MOST_PICTURES
     from synth.images.encode import Sample
+    from synth.images.reading import PictureReader
 
     kept = Sample(schema, np.random.default_rng(0), most=MOST_PICTURES)
     with PictureReader(schema.image) as reader:
         for row in rows:
-            pixels = reader.read(row.content, row.place).pixels
-            if pixels is not None and row.label is not None:
-                kept.offer(pixels, row.label)
+            picture = reader.read(row.content, row.place).pixels
+            if picture is not None and row.label is not None:
+                kept.offer(picture, row.label)
     if len(kept.labels) < FEWEST_PICTURES:
         raise UserError(f"evaluate: needs at least {FEWEST_PICTURES} readable, labelled pictures of each kind")
     return np.stack(kept.pixels), np.array(kept.labels, dtype=np.int64)

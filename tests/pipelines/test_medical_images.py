@@ -19,8 +19,11 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from pydicom import Dataset, dcmread, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
 
+from pipelines.evaluating_images import _sampled
+from synth.config import Source
 from synth.image_schema import ImageSchema, load_any_schema
 from synth.images.noticed import BURNED_IN
+from synth.images.source import open_images
 from synth.images.unreadable import Why
 
 CANARY = "zq-canary"
@@ -179,6 +182,17 @@ def test_nothing_but_pixels_and_labels_gets_past_ingest(
             assert CANARY not in path.name
             with contextlib.suppress(FileNotFoundError):  # a journal of Prefect's database comes and goes
                 assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+
+
+def test_medical_files_are_evaluated_against_too(clinic_folder: Path) -> None:
+    schema = load_any_schema(clinic_folder / "schema.yaml")
+    assert isinstance(schema, ImageSchema)
+    source = Source.model_validate({"folder": clinic_folder / "scans", "labels": clinic_folder / "labels.csv"})
+    rows = list(open_images(source, schema).rows())
+    pixels, labels = _sampled(rows, schema)
+    # All but two files without a picture, and one cut short.
+    assert len(pixels) == len(labels) == len(rows) - 3
+    assert set(labels.tolist()) == {0, 1} and pixels.max() > 200
 
 
 def test_a_draft_is_refused_until_it_is_confirmed(clinic_folder: Path, synth: Callable[..., Any]) -> None:
