@@ -84,7 +84,6 @@ def _drawn(bundle: Path, schema: ImageSchema) -> Iterator[Labelled]:
 def _sampled(rows: Iterable[Labelled], schema: ImageSchema) -> Pictures:
     """A random sample of pictures. Raises UserError for too few."""
     import numpy as np
-    from synth.images.reading import PictureReader
 
     from synth.evaluate.internal.images import FEWEST_PICTURES, MOST_PICTURES
     from synth.images.encode import Sample

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import html
 import json
 from collections.abc import Callable
 from io import BytesIO
