@@ -114,6 +114,10 @@ def server() -> Iterator[SyncPrefectClient]:
                 raise UserError(f"no Prefect server answers at {place} ({_kind(problem)}); {START}, and try again")
             yield client
     except httpx.HTTPError as error:
+        if _kind(error) in {"401", "403"}:
+            raise UserError(
+                f"the Prefect server at {place} wants a password; set PREFECT_API_AUTH_STRING to what it was started with"
+            ) from None
         raise SynthError(
             f"the Prefect server at {place} refuses or fails ({_kind(error)}); is it of version 3.8?"
         ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.server
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -43,7 +45,7 @@ SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # A run that no worker has taken for six polls is called late.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "6",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "2",
 }
 
 
@@ -464,6 +466,26 @@ def test_a_server_that_does_not_answer(clinic: Any, synth: Any) -> None:
     assert outcome.code == 2
     assert f"no Prefect server answers at http://127.0.0.1:{port} (" in outcome.err.splitlines()[-1]
     assert "prefect server start" in outcome.err and "secret" not in outcome.err
+
+
+def test_a_server_that_wants_a_password(clinic: Any, synth: Any) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    class Guarded(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("/health") else 401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as guarded:
+        threading.Thread(target=guarded.serve_forever, daemon=True).start()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{guarded.server_port}/api"}):
+            outcome = synth("deploy", clinic.run_yaml, "--cron", "0 3 * * 0")
+        guarded.shutdown()
+    assert outcome.code == 2
+    assert "PREFECT_API_AUTH_STRING" in outcome.err.splitlines()[-1]
 
 
 def test_a_run_that_would_be_refused_is_not_scheduled(clinic: Any, synth: Any) -> None:
