@@ -116,7 +116,7 @@ def server() -> Iterator[SyncPrefectClient]:
     except httpx.HTTPError as error:
         if _kind(error) in {"401", "403"}:
             raise UserError(
-                f"the Prefect server at {place} wants a password; set PREFECT_API_AUTH_STRING to what it was started with"
+                f"the Prefect server at {place} wants a password; set PREFECT_API_AUTH_STRING as it was started"
             ) from None
         raise SynthError(
             f"the Prefect server at {place} refuses or fails ({_kind(error)}); is it of version 3.8?"
