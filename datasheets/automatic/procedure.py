@@ -78,10 +78,12 @@ def _bins(read: Reading) -> str:
     counts = read("model.bins").values()
     between = f" (here {number(min(counts))} to {number(max(counts))} a column)" if counts else ""
     return (
-        "Bins and class sizes. From the noised fine histograms alone, smoothed at their known noise level"
-        " (Haar wavelets, hard thresholds), grid cells with much mass stay alone and runs of light cells"
+        "Bins and class sizes. From the noised fine histograms alone, taken for a smooth curve (the logarithm of the"
+        " density is a penalised cubic spline, fitted at the known noise level) with single values that stand out of"
+        " it, grid cells with much mass stay alone and runs of light cells"
         " are merged until they stand out from the noise; levels too rare"
-        f" against the noise share one bin{between}. Class sizes are the precision-weighted mean of the"
+        f" against the noise share one bin{between}. How values lie within a bin follows from the same curve, fitted"
+        " to both histograms of the column. Class sizes are the precision-weighted mean of the"
         f" noised class totals, none below zero. {row_count_in_words(read)}"
     )
 
@@ -98,7 +100,9 @@ def _fit(read: Reading) -> str:
         " points is used whole in every step. The loss is the squared residual between the model's and"
         " the noised tables, weighted by the precision of each measurement and divided by the number"
         " of measured cells; pairs that were not measured are drawn weakly towards the product of"
-        f" their single columns. It is minimised by Adam in at most {plural(read('model.steps'), 'step')} at"
+        " their single columns within classes, where what tells classes apart is shrunk as far as noise explains it"
+        " (empirical Bayes over all columns); the fit starts there too."
+        f" It is minimised by Adam in at most {plural(read('model.steps'), 'step')} at"
         f" learning rate {number(read('model.learning_rate'))}, with a short warm-up, cosine decay and"
         " averaged weights; the step that is kept is chosen on an independent part of the noise. The"
         f" fit ended at a mean squared residual of {number(read('model.chi'))} times the noise"

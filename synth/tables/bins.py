@@ -14,10 +14,8 @@ MIN_BINS = 8
 MAX_BINS = 40
 PEOPLE_IN_PAIR_NOISE = 1.0
 MASS_IN_NOISE = 3.0
-STANDS_OUT = 1.5
 EVEN_PART = 1e-3
 RARE_IN_NOISE = 3.0
-NEIGHBOURS = 6
 
 
 def project_to_simplex(values: FloatArray, total: float) -> FloatArray:
@@ -41,12 +39,14 @@ def most_bins(people: float, pair_noise: float) -> int:
     return int(np.clip(math.sqrt(people / (PEOPLE_IN_PAIR_NOISE * pair_noise)), MIN_BINS, MAX_BINS))
 
 
-def merge_ordered(mass: FloatArray, width: FloatArray, noise: float, has_missing: bool, most: int) -> IntArray:
+def merge_ordered(
+    mass: FloatArray, stands_out: npt.NDArray[np.bool_], noise: float, has_missing: bool, most: int
+) -> IntArray:
     """Bin of each cell of an ordered column: heavy cells alone, the rest merged in runs of enough mass.
 
     Args:
         mass: denoised counts of the cells, the missing cell last when there is one.
-        width: width of each cell (the missing cell's is of no account).
+        stands_out: whether a cell is a single value that people share (the missing cell's is of no account).
         noise: noise scale of a cell's count.
         has_missing: whether the last cell stands for missing; it always has a bin of its own.
         most: into how many bins the cells that are not heavy are merged, about.
@@ -56,18 +56,8 @@ def merge_ordered(mass: FloatArray, width: FloatArray, noise: float, has_missing
         bins = np.arange(len(cells))
     else:
         target = _target_mass(cells, most, noise)
-        alone = (cells >= target) | _stands_out(cells, width[: len(cells)], noise)
-        bins = _merge(cells, target, alone)
+        bins = _merge(cells, target, (cells >= target) | stands_out[: len(cells)])
     return np.append(bins, bins.max() + 1) if has_missing else bins
-
-
-def _stands_out(cells: FloatArray, width: FloatArray, noise: float) -> npt.NDArray[np.bool_]:
-    """Cells that hold clearly more than the density around them explains: single values that people share."""
-    density = np.pad(cells / width, NEIGHBOURS, constant_values=np.nan)
-    around = np.lib.stride_tricks.sliding_window_view(density, 2 * NEIGHBOURS + 1)
-    around = np.delete(around, NEIGHBOURS, axis=1)
-    expected = np.nanmedian(around, axis=1) * width if len(cells) > 1 else np.zeros(len(cells))
-    return cells - expected > STANDS_OUT * noise
 
 
 def _target_mass(cells: FloatArray, most: int, noise: float) -> float:
@@ -119,7 +109,7 @@ def merge_levels(mass: FloatArray, noise: float, has_missing: bool) -> IntArray:
 def spread_within_bins(noised: FloatArray, bin_of_cell: IntArray, noise: float) -> FloatArray:
     """Share of each level within its bin, each bin's shares summing to 1.
 
-    A James–Stein estimate: the noised counts, shrunk towards an even spread as far as the noise explains their scatter.
+    The noised counts, shrunk towards an even spread.
 
     Args:
         noised: noised counts of the levels.
@@ -129,12 +119,23 @@ def spread_within_bins(noised: FloatArray, bin_of_cell: IntArray, noise: float) 
     mass = np.empty(len(noised))
     for b in range(int(bin_of_cell.max()) + 1):
         inside = np.nonzero(bin_of_cell == b)[0]
-        even = max(float(noised[inside].mean()), 0.0)
-        deviation = noised[inside] - even
-        scatter = float((deviation**2).sum())
-        keep = max(0.0, 1.0 - (len(inside) - 1) * noise**2 / scatter) if scatter > 0 else 0.0
-        mass[inside] = np.maximum(even + keep * deviation, 0.0)
+        even = np.full(len(inside), max(float(noised[inside].mean()), 0.0))
+        mass[inside] = np.maximum(shrunk(noised[inside], even, noise, len(inside) - 1), 0.0)
     return shares_of(mass, np.ones(len(noised)), bin_of_cell)
+
+
+def shrunk(noised: FloatArray, towards: FloatArray, noise: float, freedom: int) -> FloatArray:
+    """A James-Stein estimate: noised counts, shrunk towards a guess as far as their noise explains the difference.
+
+    Args:
+        noised: counts plus independent Gaussian noise of standard deviation `noise`.
+        towards: the guess.
+        freedom: how many counts the guess does not follow by itself.
+    """
+    difference = noised - towards
+    scatter = float((difference**2).sum())
+    keep = max(0.0, 1.0 - freedom * noise**2 / scatter) if scatter > 0 else 0.0
+    return np.asarray(towards + keep * difference)
 
 
 def shares_of(mass: FloatArray, width: FloatArray, bin_of_cell: IntArray) -> FloatArray:

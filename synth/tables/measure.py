@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,8 @@ from synth.tables import bins
 from synth.tables.blocks import DETAIL_WEIGHT, Block
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.count import Codes, count_binned, count_histograms, count_pairs
-from synth.tables.denoise import denoise
+from synth.tables.denoise import BinCounts, denoise
+from synth.tables.profiles import ByClass, class_profiles
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -44,6 +45,8 @@ NUMERIC_TARGET_CLASSES = 5
 MAX_CLASSES_IN_PAIRS = 24
 SCORE_UNIT = 16
 """Scores are counted in sixteenths of a row, so that they are whole numbers before noise."""
+SMOOTH_FROM = 12
+"""Cells from which on an ordered column is taken for a smooth curve with single values on it."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class Measurements:
         share: column → estimated share of each cell within its bin [cells].
         one_way: column → noised histogram of the bins within classes [classes, bins].
         one_way_noise: noise scale of its bins.
+        profiles: column → estimated share of each bin within each class [classes, bins]; rows sum to 1.
         pairs: measured pairs.
     """
 
@@ -168,6 +172,7 @@ class Measurements:
     share: dict[str, FloatArray]
     one_way: dict[str, FloatArray]
     one_way_noise: float
+    profiles: dict[str, FloatArray]
     pairs: dict[Pair, PairTable]
 
     @property
@@ -222,15 +227,18 @@ class Measurer:
     def _cut_target(self) -> IntArray:
         """Release 0: the target's histogram, cut into classes of about equal mass; missing is a class."""
         assert self._layout.target is not None and self._plan.target_noise is not None
-        block = self._codecs[self._layout.target].blocks[0]
+        codec = self._codecs[self._layout.target]
+        assert isinstance(codec, OrderedCodec)
+        block = codec.blocks[0]
         exact = count_histograms(
             self._read([block.key]), blocks=[block], class_key=None, class_of_cell=np.zeros(1, dtype=np.int64)
         )
         self._charge(budget.TARGET_BINS)
         noised = self._noise.add_to(exact[block.key], self._plan.target_noise)
-        missing = self._codecs[self._layout.target].missing
+        missing = codec.missing
         values = noised if missing is None else noised[:-1]
-        mass = denoise(values, self._plan.target_noise) + 1e-9
+        total = max(1.0, float(values.sum()))
+        mass = denoise(values, self._plan.target_noise, codec.widths[: len(values)], total).mass
         middle = (np.cumsum(mass) - mass / 2) / mass.sum()
         cut = np.minimum((middle * NUMERIC_TARGET_CLASSES).astype(np.int64), NUMERIC_TARGET_CLASSES - 1)
         if missing is not None:
@@ -268,6 +276,7 @@ class Measurer:
             share={},
             one_way={},
             one_way_noise=plan.one_way_noise,
+            profiles={},
             pairs={},
         )
         most = bins.most_bins(measured.total, self._pair_noise())
@@ -301,12 +310,45 @@ class Measurer:
         variances = [fine.class_size_noise**2]
         variances += [table.shape[1] * self._plan.one_way_noise**2 for table in one_way.values()]
         precision = 1.0 / np.array(variances)
-        return replace(
+        measured = replace(
             fine,
             one_way=one_way,
             class_sizes=self._sized(np.average(totals, axis=0, weights=precision)),
             class_size_noise=float(precision.sum() ** -0.5),
         )
+        both = {name: self._both_releases(measured, name) for name in self._layout.columns}
+        columns = {
+            name: ByClass(one_way[name], measured.one_way_noise, summed, self._bins_in_order(measured, name))
+            for name, (summed, _) in both.items()
+        }
+        return replace(
+            measured,
+            share={name: share for name, (_, share) in both.items()},
+            profiles=class_profiles(columns, measured.class_sizes),
+        )
+
+    def _both_releases(self, measured: Measurements, name: str) -> tuple[FloatArray, FloatArray]:
+        """A column's bins over all classes, and the share of each cell within its bin, from both releases of it."""
+        codec, lookup, summed = self._codecs[name], measured.bin_of_cell[name], measured.one_way[name].sum(axis=0)
+        noise, fine_noise = math.sqrt(len(measured.class_sizes)) * measured.one_way_noise, measured.fine_noise
+        if not _is_smooth(codec):
+            variance = np.bincount(lookup) * fine_noise**2
+            counted = np.bincount(lookup, weights=measured.fine[name])
+            return (counted * noise**2 + summed * variance) / (noise**2 + variance), measured.share[name]
+        values, last = slice(0, codec.lattice.cells), self._bins_in_order(measured, name)
+        missing = summed[last:]
+        total = max(1.0, measured.total - max(0.0, float(missing.sum())))
+        binned = BinCounts(lookup[values], summed[:last], noise)
+        curve = denoise(measured.fine[name][values], fine_noise, codec.widths[values], total, binned=binned).mass
+        smooth = np.append(np.bincount(lookup[values], weights=curve), missing)
+        mass = np.append(curve, np.maximum(missing, 0.0))
+        # A bin need not lie on the curve.
+        return bins.shrunk(summed, smooth, noise, last), bins.shares_of(mass, codec.widths, lookup)
+
+    def _bins_in_order(self, measured: Measurements, name: str) -> int:
+        """How many of a column's bins, the first ones, stand in order."""
+        codec = self._codecs[name]
+        return int(measured.bin_of_cell[name].max()) + (codec.missing is None) if codec.ordered else 0
 
     def _sized(self, sizes: FloatArray) -> FloatArray:
         """Class sizes ≥ 0 that sum to their own noised sum, then scaled to the declared row count, if any."""
@@ -322,14 +364,12 @@ class Measurer:
             lookup = bins.merge_levels(mass, noise, codec.missing is not None)
             return lookup, bins.spread_within_bins(noised, lookup, noise)
         values = slice(0, codec.lattice.cells)
-        mass = np.maximum(noised, 0.0)
-        mass[values] = denoise(noised[values], noise)
-        known = float(mass.sum())
-        mass *= min(1.0, measured.total / max(known, 1.0))
-        # What the noise has hidden may be anywhere: it is spread evenly, not added to what happened to stand out.
-        even = codec.widths[values] / codec.widths[values].sum()
-        mass[values] += max(0.0, measured.total - known) * even
-        lookup = bins.merge_ordered(mass, codec.widths, noise, codec.missing is not None, most)
+        mass, stands_out = np.maximum(noised, 0.0), np.zeros(len(noised), dtype=bool)
+        if _is_smooth(codec):
+            total = max(1.0, measured.total - float(mass[values.stop :].sum()))
+            denoised = denoise(noised[values], noise, codec.widths[values], total)
+            mass[values], stands_out[values] = denoised.mass, denoised.stands_out
+        lookup = bins.merge_ordered(mass, stands_out, noise, codec.missing is not None, most)
         return lookup, bins.shares_of(mass, codec.widths, lookup)
 
     def _keys(self, columns: Iterable[str]) -> list[str]:
@@ -417,28 +457,14 @@ def choose_pairs(scores: FloatArray, cells: FloatArray, mu: float) -> list[int]:
     return sorted(int(i) for i in order[:best])
 
 
-def class_profiles(measured: Measurements, column: str) -> FloatArray:
-    """Estimated share of each bin within each class [classes, bins]; rows sum to 1.
-
-    The class's own noised histogram, shrunk towards the table's as far as its noise explains the difference.
-    """
-    raw = measured.one_way[column]
-    whole = bins.project_to_simplex(raw.sum(axis=0), measured.total) + 1e-6 * measured.total
-    whole = whole / whole.sum()
-    profiles = np.empty_like(raw)
-    for c, size in enumerate(measured.class_sizes):
-        deviation = raw[c] - size * whole
-        scatter = float((deviation**2).sum())
-        keep = max(0.0, 1.0 - len(whole) * measured.one_way_noise**2 / scatter) if scatter > 0 else 0.0
-        profile = np.maximum(size * whole + keep * deviation, 0.0) + 1e-6 * whole
-        profiles[c] = profile / profile.sum()
-    return profiles
-
-
 def _independent(measured: Measurements, pair: Pair) -> FloatArray:
     """Expected two-way table [bins a, bins b] if the two columns were independent within every class."""
-    a, b = (class_profiles(measured, name) for name in pair)
+    a, b = (measured.profiles[name] for name in pair)
     return np.asarray(np.einsum("c,ca,cb->ab", measured.class_sizes, a, b))
+
+
+def _is_smooth(codec: Codec) -> TypeGuard[OrderedCodec]:
+    return isinstance(codec, OrderedCodec) and codec.lattice.cells >= SMOOTH_FROM
 
 
 def _details(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:
@@ -448,7 +474,7 @@ def _details(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:
 def save_measurements(measured: Measurements, folder: Path) -> None:
     """Write measurements to `folder` (safetensors and JSON), the JSON last: its presence says they are whole."""
     arrays = {"class_of_cell": measured.class_of_cell, "class_sizes": measured.class_sizes}
-    for group in ("fine", "details", "bin_of_cell", "share", "one_way"):
+    for group in ("fine", "details", "bin_of_cell", "share", "one_way", "profiles"):
         arrays |= {f"{group}:{name}": value for name, value in getattr(measured, group).items()}
     for i, table in enumerate(measured.pairs.values()):
         if table.by_class is not None:
@@ -496,6 +522,7 @@ def load_measurements(folder: Path) -> Measurements:
         share=column_group("share"),
         one_way=column_group("one_way"),
         one_way_noise=described["one_way_noise"],
+        profiles=column_group("profiles"),
         pairs={
             (p["columns"][0], p["columns"][1]): PairTable(
                 by_class=by_class.get(str(i)),

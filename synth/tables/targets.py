@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from synth.tables.measure import Measurements, class_profiles
+from synth.tables.measure import Measurements
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -147,9 +147,8 @@ def _pseudo_targets(measured: Measurements, encoding: Encoding) -> tuple[FloatAr
     if not candidates or not noises:
         return value, precision
     weight = PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises]))
-    profiles = {name: class_profiles(measured, name) for name in encoding.names}
     for a, b in candidates:
         at = (encoding.place(a), encoding.place(b))
-        value[at] = np.einsum("c,ca,cb->ab", measured.class_sizes, profiles[a], profiles[b])
+        value[at] = np.einsum("c,ca,cb->ab", measured.class_sizes, measured.profiles[a], measured.profiles[b])
         precision[at] = weight
     return value, precision

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from synth.config import Synthesizer
 from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
-from synth.tables.measure import Measurements, class_profiles
+from synth.tables.measure import Measurements
 from synth.tables.model import new_generator
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 
@@ -166,8 +166,8 @@ def start_from_one_ways(generator: Generator, measured: Measurements, encoding: 
     """Set the class biases so that the generator starts near the measured one-ways."""
     with torch.no_grad():
         for name in encoding.names:
-            profile = class_profiles(measured, name)
-            generator.class_bias[:, encoding.place(name)] = torch.from_numpy(np.log(profile + 1e-6)).float()
+            logits = np.log(measured.profiles[name] + 1e-6)
+            generator.class_bias[:, encoding.place(name)] = torch.from_numpy(logits).float()
 
 
 def _trainer(settings: FitSettings, folder: Path, number: int) -> pl.Trainer:

@@ -23,7 +23,6 @@ from synth.tables.measure import (
     Measurer,
     PairTable,
     choose_pairs,
-    class_profiles,
     load_measurements,
     save_measurements,
 )
@@ -325,7 +324,7 @@ class TestMeasurements:
         run = toy_run(toy_schema(*TOYS["categorical target"]), epsilon=0.01)
         _, measured = run.measure([run.codes_of(("5", "Rome", "true"), 0)])
         assert measured.total >= 1
-        assert np.isfinite(class_profiles(measured, "income")).all()
+        assert np.isfinite(measured.profiles["income"]).all()
 
     @pytest.mark.parametrize("nullable", [True, False])
     def test_a_numeric_target_is_cut_into_even_classes(self, toy_run: Any, nullable: bool) -> None:

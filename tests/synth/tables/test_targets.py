@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth.tables.measure import Measurements, class_profiles
+from synth.tables.measure import Measurements
 from synth.tables.targets import PSEUDO_WEIGHT, Encoding, Targets, encoding_of, targets_of
 
 
@@ -71,7 +71,7 @@ class TestTargets:
         targets = targets_of(some, encoding)
         left = next(p for p in measured.pairs if p not in pairs)
         place = (encoding.place(left[0]), encoding.place(left[1]))
-        profiles = [class_profiles(measured, name) for name in left]
+        profiles = [measured.profiles[name] for name in left]
         expected = np.einsum("c,ca,cb->ab", measured.class_sizes, *profiles)
         assert targets.pseudo[place].numpy() == pytest.approx(expected, rel=1e-5)
         median = np.median([table.best()[1] ** -2 for table in pairs.values()])
@@ -84,7 +84,7 @@ class TestTargets:
 class TestProfiles:
     def test_are_distributions_within_every_class(self, measured: Measurements) -> None:
         for name in measured.bin_of_cell:
-            profile = class_profiles(measured, name)
+            profile = measured.profiles[name]
             assert (profile > 0).all()
             assert profile.sum(axis=1) == pytest.approx(1)
 

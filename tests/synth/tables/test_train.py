@@ -21,7 +21,7 @@ from synth.config import Synthesizer
 from synth.schema import Schema
 from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
-from synth.tables.measure import Measurements, class_profiles
+from synth.tables.measure import Measurements
 from synth.tables.model import new_generator
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 from synth.tables.train import Fit, FitSettings, MomentFit, fit, moments_loss, settings_of, start_from_one_ways
@@ -163,7 +163,7 @@ class TestStart:
         start_from_one_ways(generator, measured, encoding)
         shares = generator.all_points().detach().numpy().mean(axis=1)
         for name in encoding.names:
-            assert shares[:, encoding.place(name)] == pytest.approx(class_profiles(measured, name), abs=1e-3)
+            assert shares[:, encoding.place(name)] == pytest.approx(measured.profiles[name], abs=1e-3)
 
 
 class TestFit:

@@ -1,0 +1,79 @@
+"""Histograms from noised counts: a smooth curve and single values. Seeds are fixed, so every result is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from synth.tables.denoise import BinCounts, denoise
+
+NOISED = arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e4, 1e4))
+PLACE = np.linspace(-3, 3, 300)
+BELL = 200 * np.exp(-(PLACE**2))
+
+
+@settings(max_examples=40)
+@given(NOISED, st.floats(0.01, 1e3), st.floats(1, 1e6), st.data())
+def test_gives_a_histogram_of_the_same_cells_and_total(
+    noised: np.ndarray, noise: float, total: float, data: st.DataObject
+) -> None:
+    widths = data.draw(arrays(np.float64, len(noised), elements=st.floats(1e-6, 1e6)))
+    estimate = denoise(noised, noise, widths, total)
+    assert estimate.mass.shape == estimate.stands_out.shape == noised.shape
+    assert (estimate.mass > 0).all()
+    assert estimate.mass.sum() == pytest.approx(total)
+
+
+def test_brings_a_smooth_histogram_and_a_single_value_nearer() -> None:
+    exact = BELL.copy()
+    exact[40] += 2000
+    noised = exact + 20 * np.random.default_rng(0).standard_normal(300)
+    estimate = denoise(noised, 20.0, np.ones(300), exact.sum())
+    assert np.square(estimate.mass - exact).mean() < 0.1 * np.square(noised - exact).mean()
+    assert np.nonzero(estimate.stands_out)[0].tolist() == [40]
+    assert estimate.mass[40] == pytest.approx(exact[40], rel=0.05)
+
+
+def test_without_noise_the_counts_come_back() -> None:
+    exact = 1000 + 5 * (np.arange(200) % 7)
+    estimate = denoise(exact.astype(float), 1e-3, np.ones(200), float(exact.sum()))
+    assert estimate.mass == pytest.approx(exact, rel=0.02)
+
+
+def test_cells_follow_their_widths() -> None:
+    """An even density stays even where cells grow."""
+    widths = np.repeat([1.0, 3.0, 10.0], 40)
+    exact = 20 * widths
+    noised = exact + 5 * np.random.default_rng(1).standard_normal(120)
+    assert denoise(noised, 5.0, widths, exact.sum()).mass == pytest.approx(exact, rel=0.1)
+
+
+def test_empty_tails_become_nearly_empty() -> None:
+    noised = np.concatenate([np.full(64, 500.0), np.zeros(192)]) + np.random.default_rng(1).standard_normal(256)
+    assert denoise(noised, 1.0, np.ones(256), 32_000.0).mass[100:].sum() < 0.1 * np.maximum(noised[100:], 0).sum()
+
+
+def test_a_second_release_is_used() -> None:
+    rng = np.random.default_rng(2)
+    noised = BELL + 60 * rng.standard_normal(300)
+    lookup = np.arange(300) // 20
+    binned = BinCounts(lookup, np.bincount(lookup, weights=BELL) + 5 * rng.standard_normal(15), 5.0)
+    errors = [
+        np.abs(denoise(noised, 60.0, np.ones(300), BELL.sum(), binned=b).mass - BELL).sum() for b in (None, binned)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_single_value_with_a_bin_of_its_own_was_counted_twice() -> None:
+    exact = np.full(60, 100.0)
+    exact[30] = 1000.0
+    lookup = np.repeat([0, 1, 2], [30, 1, 29])
+    sums = np.bincount(lookup, weights=exact)
+    noised = exact + np.where(np.arange(60) == 30, 90.0, 0.0)
+    estimate = denoise(noised, 10.0, np.ones(60), exact.sum(), binned=BinCounts(lookup, sums, 10.0))
+    assert estimate.stands_out[30]
+    # The two counts, 1,090 and 1,000, weigh the same.
+    assert estimate.mass[30] == pytest.approx(1045, rel=0.01)
