@@ -28,7 +28,7 @@ from datasheets.statements import (
     unit_in_words,
 )
 from synth.facts import PublicFacts
-from synth.privacy.events import Event, GaussianEvent
+from synth.privacy.events import Event, GaussianEvent, HeldOutEvent
 
 EXTENSION = "x_synth"
 NOT_STATED = "Not stated by the steward."
@@ -115,10 +115,14 @@ def _accounting(read: Reading) -> dict[str, Any]:
         if read.of_images
         else (
             "Projection and merging of noised histograms into bins, fitting of the generator, drawing"
-            " and refining of rows, decoding, the audit, public scores, documents."
+            f" and refining of rows, decoding, the audit, public scores{_but_one(read)}, documents."
         ),
         "composition": (f"{read('privacy.accountant')} {total_in_words(read)} {population_in_words(read)}"),
     }
+
+
+def _but_one(read: Reading) -> str:
+    return " but the one on held-out people, which is charged" if read("quality.held_out") is not None else ""
 
 
 def _implementation(read: Reading) -> dict[str, Any]:
@@ -178,6 +182,8 @@ def _statement(facts: PublicFacts) -> dict[str, Any]:
 
 
 def _event(event: Event) -> dict[str, Any]:
+    if isinstance(event, HeldOutEvent):
+        return {**_event(event.alone), **event.model_dump()}
     if not isinstance(event, GaussianEvent):
         return event.model_dump()
     return {

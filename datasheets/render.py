@@ -10,11 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from datasheets.datasheet import GAP, Datasheet
 from datasheets.dictionary import data_dictionary
-from datasheets.quality import MOMENTS_READING, READING, worst_first
+from datasheets.quality import MOMENTS_READING, reading_of, worst_first
 from datasheets.reading import Reading, exact, number, plural
 from datasheets.statements import (
     audit_in_words,
     event_in_words,
+    held_out_in_words,
     neighbours_in_words,
     not_covered_in_words,
     population_in_words,
@@ -76,7 +77,7 @@ def quality_html(facts: PublicFacts) -> str:
         }
         for title, identifier, scores, distance, noise in groups
     ]
-    reading = f"{READING} {MOMENTS_READING}" if quality.moments else READING
+    reading = f"{reading_of(facts)} {MOMENTS_READING}" if quality.moments else reading_of(facts)
     return _render("quality.html", facts, tables=tables, reading=reading)
 
 
@@ -146,6 +147,7 @@ def _render(name: str, facts: PublicFacts, **values: Any) -> str:
         "replace_one": replace_one_in_words(read),
         "population": population_in_words(read),
         "audit": audit_in_words(read),
+        "held_out": None if facts.quality.held_out is None else held_out_in_words(read),
         "not_covered": not_covered_in_words(read),
         "events": [event_in_words(event) for event in facts.privacy.events],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasheets.reading import Reading, exact, number, plural
 from synth.privacy import budget, image_budget
-from synth.privacy.events import Event, GaussianEvent
+from synth.privacy.events import Event, GaussianEvent, HeldOutEvent
 
 NOTHING_EXCLUDED = "None: it is asserted that nothing in this bundle lies outside the statement."
 
@@ -77,6 +77,11 @@ def noise_unit(event: GaussianEvent) -> str:
 
 def event_in_words(event: Event) -> str:
     """One noised release: what, sensitivity and noise; or DP-SGD: what, steps, sampling and noise."""
+    if isinstance(event, HeldOutEvent):
+        return (
+            f"{event_in_words(event.alone)}; about people whom coins of their own, with probability"
+            f" {number(event.holdout)}, had held out of all other releases"
+        )
     if not isinstance(event, GaussianEvent):
         return (
             f"{event.name}: {plural(event.steps, 'step')} of the Poisson-subsampled Gaussian mechanism (DP-SGD), each"
@@ -118,6 +123,47 @@ def population_in_words(read: Reading) -> str:
         f" {exact(read('privacy.population_epsilon'))} at delta ="
         f" {exact(read('privacy.population_delta'))}. {limit}"
     )
+
+
+def held_out_by_coins(read: Reading) -> bool:
+    """Whether people of the source were held out, so that training has seen a share of them alone."""
+    return read("quality.held_out") is not None and read("quality.held_out.holdout") is not None
+
+
+def held_out_in_words(read: Reading) -> str:
+    """The charged score on held-out people, with everything that makes it unsure. Only where there is one."""
+    unit = read("privacy.privacy_unit")
+    people = (
+        f"Each {unit} of the source was held out of everything else by a coin of its own with probability"
+        f" {number(read('quality.held_out.holdout'))}"
+        if held_out_by_coins(read)
+        else "The steward gave a separate file of people for this score, who may be in the source too"
+    )
+    text = (
+        f"{people}. A classifier, {read('quality.held_out.recipe')}, was trained on"
+        f" {plural(read('quality.held_out.training_rows'), 'synthetic row')} to predict"
+        f" {read('quality.held_out.target')} from the other columns, and tested on the held-out rows. How many it got"
+        f" right and how many wrong was noised once: {number(read('quality.held_out.correct'))} and"
+        f" {number(read('quality.held_out.wrong'))}, each with a noise standard deviation of"
+        f" {number(read('quality.held_out.noise_scale'))} rows. "
+    )
+    base = (
+        f"Always naming the most frequent class would be right in {_percent(read('quality.held_out.base_rate'))} of"
+        " rows, by the noised class sizes."
+    )
+    if read("quality.held_out.accuracy") is None:
+        return text + f"Against so few held-out rows this noise is too large to tell an accuracy. {base}"
+    return text + (
+        f"So its accuracy on the held-out rows is {_percent(read('quality.held_out.accuracy'))}; for what the noise"
+        f" makes unsure, the {100 * read('quality.held_out.confidence'):g} % interval is"
+        f" {_percent(read('quality.held_out.low'))} to {_percent(read('quality.held_out.high'))}. Beside that, another"
+        " draw of as many people would move it with a standard deviation of at most about"
+        f" {_percent(read('quality.held_out.sampling_error'))}. {base}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def audit_in_words(read: Reading) -> str:
@@ -168,6 +214,11 @@ def path_covered(read: Reading) -> tuple[str, ...]:
         if released(read, budget.CRITIC)
         else ()
     )
+    scored_people = (
+        ("Score on held-out people: right and wrong predictions are counted and noised, charged.",)
+        if released(read, budget.ACCURACY)
+        else ()
+    )
     return (
         "Bounds and categories: declared by the steward as public knowledge.",
         "Bins: cut from noised histograms, charged.",
@@ -177,6 +228,7 @@ def path_covered(read: Reading) -> tuple[str, ...]:
         *refined,
         "Sampling: rows are drawn from the generator; post-processing.",
         *(() if read("audit") is None else ("Audit: made of synthetic rows and planted records; post-processing.",)),
+        *scored_people,
         "Evaluation: published scores compare synthetic rows with noised measurements; post-processing.",
         "Documents: written from the public facts of the run; no exact statistic of the source is among them.",
     )

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synth.privacy.composition import epsilon_of
+from synth.privacy.composition import cost_of_run, epsilon_of
 from synth.privacy.ledger import Entry, PopulationBudget, Reservation, format_epsilon, little_left
 from synth.privacy.reservations import Cap, Overlap, ReservePayload, SpendPayload
 
@@ -140,7 +140,7 @@ def _what(entry: Entry) -> str:
         match entry.kind:
             case "reserve":
                 reserved = ReservePayload.model_validate_json(entry.payload)
-                epsilon = format_epsilon(epsilon_of(reserved.events, reserved.delta))
+                epsilon = format_epsilon(epsilon_of(cost_of_run(reserved.events), reserved.delta))
                 return f"{len(reserved.events)} events, ε = {epsilon} at δ = {reserved.delta:g}"
             case "spend":
                 return SpendPayload.model_validate_json(entry.payload).event.name

@@ -107,6 +107,13 @@ def audit(folder: str) -> None:
     stages.audit(RunFolder(Path(folder)))
 
 
+@task(name="score", **TASK)
+@wordless
+def score(folder: str, ledger_url: str) -> None:
+    """Score on held-out people."""
+    stages.score(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
+
+
 @task(name="evaluate", **TASK)
 @wordless
 def evaluate(folder: str) -> None:
@@ -151,6 +158,8 @@ def synth_run(folder: str, ledger_url: str) -> None:
                 refine(folder, ledger_url)
             sample(folder)
             audit(folder)
+            if stages.has_score(run_folder):
+                score(folder, ledger_url)
             evaluate(folder)
             settle(folder, ledger_url)
             document(folder)

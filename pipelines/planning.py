@@ -13,13 +13,14 @@ from rich.table import Table
 from synth.config import Run, load_run
 from synth.images.plan import expectation_of
 from synth.prepare import events_of, plan_images_of, plan_run
-from synth.privacy.composition import epsilon_of, replace_one_epsilon_of
+from synth.privacy.composition import cost_of_run, epsilon_of, replace_one_epsilon_of
 from synth.privacy.ledger import Ledger
 from synth.tables.codec import codecs_of
 from synth.tables.plan import memory_bytes, plan_columns, refuse_too_large
 
 RUNS_A_YEAR = {"monthly": 12, "weekly": 52}
 MOST_RUNS = 10_000
+SCORED_ROWS = (1_000, 10_000)
 
 
 def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
@@ -40,13 +41,27 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
         "pairs_measured": plan.mu_pairs_by_class is not None or plan.mu_pairs_summed is not None,
         "pairs_chosen_by_scores": plan.score_noise is not None,
         "critic": None if plan.critic is None else plan.critic.model_dump(),
+        "score": None if plan.score is None else _score(run, plan.score.noise_scale),
         "memory_bytes": memory_bytes(layout, codecs),
+    }
+
+
+def _score(run: Run, noise_scale: float) -> dict[str, Any]:
+    """What the noise makes of the accuracy on held-out people, by how many of their rows there are."""
+    share, rows = run.config.evaluation.share, run.declared.row_count
+    expected = [] if rows == "private" or share == 0 else [round(share * rows)]
+    return {
+        "holdout": share or "file",
+        "noise": noise_scale,
+        # With a share p of right rows it is the noise times the root of p² + (1 − p)², so at most the noise, over rows.
+        "accuracy_noise": {str(count): noise_scale / count for count in (expected or SCORED_ROWS) if count},
     }
 
 
 def _spending(run: Run, ledger_url: str) -> dict[str, Any]:
     """What the run would cost, and what that means for its population."""
     events, delta, name = events_of(run), run.config.privacy.delta, run.declared.ledger_population
+    cost = cost_of_run(events)
     ledger = Ledger.open(ledger_url, create=False)
     population, charged = ledger.population(name), ledger.charged_events(name)
     left = ledger.runs_left(name, events)
@@ -55,14 +70,14 @@ def _spending(run: Run, ledger_url: str) -> dict[str, Any]:
         "population": name,
         "epsilon": run.config.privacy.epsilon,
         "delta": delta,
-        "replace_one_epsilon": replace_one_epsilon_of(events, delta),
+        "replace_one_epsilon": replace_one_epsilon_of(cost, delta),
         "events": [event.model_dump() for event in events],
         "spent_epsilon": population.epsilon if population else 0.0,
         "cap": population.cap.epsilon if population and population.cap else None,
         "epsilon_left": population.epsilon_left if population else None,
         "runs_left": None if left is None else min(MOST_RUNS, left),
         "epsilon_after_a_year": {
-            cadence: epsilon_of([*charged, *events * runs], delta) for cadence, runs in RUNS_A_YEAR.items()
+            cadence: epsilon_of([*charged, *cost * runs], delta) for cadence, runs in RUNS_A_YEAR.items()
         },
     }
 
@@ -85,6 +100,8 @@ def print_plan(report: dict[str, Any]) -> None:
     say(f"Pairs     {report['pairs']}; {_pairs(report)}; {report['classes']} classes")
     if report["critic"] is not None:
         say(f"Critic    {_critic(report['critic'])}")
+    if report["score"] is not None:
+        say(f"Score     {_scored(report['score'])}")
     say("")
     table = Table(title="Noise (standard deviation, in people) of one cell", title_justify="left")
     for heading in ("column", "kind", "cells", "bins at most", "noise in its histogram", "noise in a pair"):
@@ -122,6 +139,15 @@ def _critic(event: dict[str, Any]) -> str:
     return (
         f"DP-SGD: {event['steps']} steps, each person in a step with probability {event['sample_rate']:g}, "
         f"noise {event['noise_multiplier']:.4g} clipping norms"
+    )
+
+
+def _scored(score: dict[str, Any]) -> str:
+    whom = "people of a file" if score["holdout"] == "file" else f"each person with probability {score['holdout']:g}"
+    known = " and ".join(f"{100 * noise:.2g} points with {int(n):,}" for n, noise in score["accuracy_noise"].items())
+    return (
+        f"accuracy on held-out people ({whom}); noise {score['noise']:.1f} rows in the numbers of right and of wrong: "
+        f"at most {known} held-out rows"
     )
 
 

@@ -153,10 +153,40 @@ class Synthesizer(Section):
         return 0.0 if self.critic_share == "auto" else self.critic_share
 
 
-class Evaluation(Section):
-    """Scores. Held-out people are not offered by this version."""
+def _share_or_file(value: Any) -> str:
+    """The branch of the union, in brackets. What the environment fills in is text also where it is a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return "[file]" if isinstance(value, (str, Path)) and str(value) else "[share]"
+    return "[share]"
 
-    holdout: Number = Field(default=0, ge=0, lt=1)
+
+class Evaluation(Section):
+    """The public score on held-out people, where it is asked for.
+
+    `holdout` is the chance of each person to be held out, or a file (a table as `source.path`) of held-out people.
+    """
+
+    holdout: Annotated[
+        Annotated[Number, Field(ge=0, lt=1), Tag("[share]")] | Annotated[Path, Tag("[file]")],
+        Discriminator(_share_or_file),
+    ] = 0.0
+
+    @property
+    def share(self) -> float:
+        """The chance of each person of the source to be held out, in [0, 1)."""
+        return 0.0 if isinstance(self.holdout, Path) else self.holdout
+
+    @property
+    def file(self) -> Path | None:
+        """The file of held-out people."""
+        return self.holdout if isinstance(self.holdout, Path) else None
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there is a score on held-out people."""
+        return self.holdout != 0
 
 
 class Output(Section):
@@ -244,13 +274,11 @@ class Run(BaseModel):
 def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
     """Read and validate run.yaml and its schema. Problems of both files are reported together."""
     raw = read_yaml(path)
-    config, problems, unbuilt = None, [], None
+    config, problems = None, []
     try:
         config = parse_run(raw, file=path, environment=environment)
     except InvalidConfig as error:
         problems = list(error.problems)
-    except NotBuiltYet as error:
-        unbuilt = error
     schema_file = raw.get("schema")
     schema = None
     if isinstance(schema_file, str) and schema_file:
@@ -265,8 +293,6 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
             problems.append(str(named))
     if problems:
         raise InvalidConfig(str(path), problems)
-    if unbuilt:
-        raise unbuilt
     assert config is not None
     if schema is None:
         raise InvalidConfig(str(path), ["schema: should be the path of a schema.yaml"])
@@ -287,7 +313,7 @@ def _refuse_for_images(config: RunConfig, file: str) -> None:
         raise NotBuiltYet(f"{file}: synthesizer.critic_share above 0 is offered for tables alone; use auto or 0")
     if own := asked.model_fields_set - {"critic_share"}:
         raise InvalidConfig(file, [f"synthesizer.{name}: is for tables; leave it out" for name in sorted(own)])
-    if config.evaluation.holdout:
+    if config.evaluation.holds_out:
         raise NotBuiltYet(f"{file}: evaluation.holdout is offered for tables alone; leave it at 0")
 
 
@@ -297,7 +323,7 @@ def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str]
     problems = [f"${{{name}}}: the environment variable is not set" for name in sorted(set(missing))]
     config = None
     try:
-        config = RunConfig.model_validate(_refuse_unbuilt(filled, str(file)))
+        config = RunConfig.model_validate(filled)
     except ValidationError as error:
         problems += problems_of(error, known=keys_of(RunConfig, *Section.__subclasses__()))
     if problems or config is None:
@@ -308,6 +334,7 @@ def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str]
             "source": _absolute_source(config.source, folder),
             "schema_file": _absolute(config.schema_file, folder),
             "answers": _absolute(config.answers, folder),
+            "evaluation": _absolute_holdout(config.evaluation, folder),
             "output": config.output.model_copy(update={"directory": _absolute(config.output.directory, folder)}),
             "ledger": LedgerSection(url=absolute_ledger_url(config.ledger.url, folder)),
         }
@@ -339,6 +366,12 @@ def _absolute_source(source: Source | Database, folder: Path) -> Source | Databa
     return source.model_copy(update={"path": _absolute(source.path, folder), "folder": pictures})
 
 
+def _absolute_holdout(evaluation: Evaluation, folder: Path) -> Evaluation:
+    if evaluation.file is None:
+        return evaluation
+    return evaluation.model_copy(update={"holdout": _absolute(evaluation.file, folder)})
+
+
 def absolute_ledger_url(url: str | None, folder: Path) -> str | None:
     """An SQLite url with a relative path, made absolute from `folder`; any other url as it is."""
     prefix = "sqlite:///"
@@ -350,18 +383,3 @@ def absolute_ledger_url(url: str | None, folder: Path) -> str | None:
 def _absolute(path: Path, folder: Path) -> Path:
     # Not resolved: what a link points to, if anything, is found out when it is opened.
     return path if path.is_absolute() else Path(os.path.normpath(folder / path))
-
-
-def _refuse_unbuilt(raw: dict[str, Any], file: str) -> dict[str, Any]:
-    """Contract features this version does not have are refused, never treated as something weaker."""
-
-    def section(name: str) -> dict[str, Any]:
-        value = raw.get(name)
-        return value if isinstance(value, dict) else {}
-
-    holdout = section("evaluation").get("holdout", 0)
-    if (isinstance(holdout, str) and holdout) or (
-        isinstance(holdout, (int, float)) and not isinstance(holdout, bool) and 0 < holdout < 1
-    ):
-        raise NotBuiltYet(f"{file}: evaluation.holdout is not offered by this version; leave it at 0")
-    return raw

@@ -138,8 +138,29 @@ class MomentScore(Facts):
     noise: float
 
 
+class HeldOutFacts(Facts):
+    """The charged score: a classifier trained on synthetic rows, tested on held-out people.
+
+    Everything follows from the noised pair (correct, wrong), public constants and noised class sizes.
+    """
+
+    holdout: float | None  # each person's chance to be held out of the source; None: a file of their own
+    target: str
+    recipe: str  # of the classifier
+    training_rows: int  # synthetic rows that it learned from
+    correct: float  # held-out rows that it gets right, noised; may be negative
+    wrong: float  # the same for wrong ones
+    noise_scale: float  # of both numbers, in rows
+    accuracy: float | None  # of the held-out rows; None where noise drowns it
+    low: float  # ends of the interval for it, for what the noise alone makes unsure
+    high: float
+    confidence: float  # of that interval
+    sampling_error: float | None  # standard deviation, at most, over draws of as many other people; beside the noise
+    base_rate: float  # what the most frequent class alone would reach, from noised class sizes
+
+
 class QualityFacts(Facts):
-    """Public scores only: from synthetic rows, config and paid-for measurements."""
+    """Public scores only: from synthetic rows, config, paid-for measurements and the charged score."""
 
     one_way: tuple[MarginalScore, ...]
     two_way: tuple[MarginalScore, ...]  # the measured pairs
@@ -148,6 +169,7 @@ class QualityFacts(Facts):
     mean_two_way_distance: float | None
     mean_two_way_noise: float | None
     moments: tuple[MomentScore, ...] = ()  # of images, a class each
+    held_out: HeldOutFacts | None = None
     valid_rows: int  # rows whose every cell has the declared type and lies in the declared domain
     rows: int
 

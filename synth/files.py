@@ -33,6 +33,16 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def identities(table: Path) -> set[tuple[int, int]]:
+    """Device and number of each file of a table, where links lead; none where there is nothing."""
+    try:
+        paths = [table, *table.iterdir()] if table.is_dir() else [table]
+    except OSError:  # told by who reads it, as is a missing table
+        return set()
+    found = [path.stat() for path in paths if path.exists()]
+    return {(file.st_dev, file.st_ino) for file in found}
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not exist yet, readable by its owner only. Raises FileExistsError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)

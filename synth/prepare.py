@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from synth.config import Run, load_run
-from synth.errors import PrivacyRefusal
+from synth.config import Run, Source, load_run
+from synth.errors import InvalidConfig, PrivacyRefusal, UserError
+from synth.files import identities
 from synth.images.source import open_images
 from synth.ingest import check_header
 from synth.privacy.boundary import guarded
@@ -22,6 +23,8 @@ from synth.tables.plan import refuse_too_large
 logger = logging.getLogger(__name__)
 
 MAX_DELTA = 1e-3
+MAX_SCORED_CLASSES = 30
+"""Boosting grows a set of trees for each class."""
 
 
 def prepare(run_file: Path, ledger: Ledger, *, run_id: str | None = None) -> RunFolder:
@@ -47,9 +50,34 @@ def check(run_file: Path, ledger: Ledger) -> Run:
     with guarded("prepare"):
         if run.images is None:
             check_header(run.rows, run.table)
+            check_holdout(run)
         else:
             open_images(run.files, run.images)
     return run
+
+
+def refuse_unscorable(run: Run, layout: Layout) -> None:
+    """Raise InvalidConfig when there is nothing that a classifier could predict on held-out people."""
+    if layout.target is None:
+        problem = "needs a target in the schema and a column besides it; declare `target`, or leave it at 0"
+    elif layout.classes > MAX_SCORED_CLASSES:
+        problem = (
+            f"the target has {layout.classes} classes and the score is for at most {MAX_SCORED_CLASSES}; leave it at 0"
+        )
+    else:
+        return
+    raise InvalidConfig(str(run.file), [f"evaluation.holdout: {problem}"])
+
+
+def check_holdout(run: Run) -> None:
+    """Look at the header of a separate file of held-out people. Raises InvalidSource or UserError."""
+    file = run.config.evaluation.file
+    if file is None:
+        return
+    source = run.config.source
+    if isinstance(source, Source) and identities(file) & identities(source.path):
+        raise UserError(f"evaluation.holdout {file}: is the source; name a file of other people, or a share of it")
+    check_header(file, run.table)
 
 
 def refuse_large_delta(run: Run) -> None:
@@ -97,5 +125,8 @@ def plan_run(run: Run) -> tuple[Layout, TablePlan]:
         critic_share=run.config.synthesizer.share_of_critic,
         critic_steps=run.config.synthesizer.critic.steps,
         critic_sample_rate=run.config.synthesizer.critic.sample_rate,
+        holdout="file" if run.config.evaluation.file is not None else run.config.evaluation.share,
     )
+    if run.config.evaluation.holds_out:
+        refuse_unscorable(run, layout)
     return layout, plan

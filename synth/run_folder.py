@@ -88,6 +88,11 @@ class RunFolder:
         return self.private / "encoded.arrow"
 
     @property
+    def held_out(self) -> Path:
+        """The encoded rows of held-out people; no stage but the score opens them."""
+        return self.private / "held_out.arrow"
+
+    @property
     def bins(self) -> Path:
         """The rows as bins and class, for a critic."""
         return self.private / "bins.npy"

@@ -1,10 +1,11 @@
 """The stages of a run, in order. Each takes the run's folder and leaves files; none needs Prefect.
 
-    (prepare) → reserve → encode → measure → train → (refine) → sample → audit → evaluate → settle → (document) → seal
+    (prepare) → reserve → encode → measure → train → (refine) → sample → audit → (score) → evaluate → settle
+    → (document) → seal
 
-Private rows are seen by `encode`, `measure`, `refine` and the internal half of `evaluate` alone. Nothing is drawn
-before the ledger holds the reservation, and each event is marked as spent before its first draw. What a table and
-images do in a stage is in `synth.tables.stages` and `synth.images.stages`; what holds for both is here.
+Private rows are seen by `encode`, `measure`, `refine`, `score` and the internal half of `evaluate` alone. Nothing is
+drawn before the ledger holds the reservation, and each event is marked as spent before its first draw. What a table
+and images do in a stage is in `synth.tables.stages` and `synth.images.stages`; what holds for both is here.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from synth.prepare import events_of, note_large_delta
 from synth.privacy.audit.one_run import Audit
 from synth.privacy.audit.synthetic_rows import refuse_refuted
 from synth.privacy.boundary import guarded_stage, without_values
-from synth.privacy.composition import composed_mu, epsilon_of, replace_one_epsilon_of
+from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of, replace_one_epsilon_of
 from synth.privacy.events import Event
 from synth.privacy.ledger import Ledger, little_left
 from synth.privacy.statement import accountant, noise_protection, not_covered, renyi_epsilon
@@ -117,7 +118,7 @@ def train(folder: RunFolder) -> None:
 
 def has_critic(folder: RunFolder) -> bool:
     """Whether the run refines its generator against a critic; from the config alone."""
-    return folder.run().config.synthesizer.share_of_critic > 0
+    return table_stages.has_critic(folder.run())
 
 
 @guarded_stage
@@ -158,6 +159,17 @@ def audit(folder: RunFolder) -> None:
     logger.info("audit: ε=%g claimed; planted records show ε ≥ %g", facts.claimed_epsilon, facts.epsilon_lower_bound)
 
 
+def has_score(folder: RunFolder) -> bool:
+    """Whether the run has a charged score on held-out people; from the config alone."""
+    return folder.run().config.evaluation.holds_out
+
+
+@guarded_stage
+def score(folder: RunFolder, ledger: Ledger) -> None:
+    """Noise how a classifier trained on the synthetic rows does on held-out people; nothing for a run without any."""
+    table_stages.score(folder, lambda event: _spend(ledger, folder, event))
+
+
 @guarded_stage
 def evaluate(folder: RunFolder) -> None:
     """Public scores for the bundle, and the internal report for the steward."""
@@ -176,6 +188,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
     """Close the run's account as spent and keep the public statement of what it cost. Working rows are deleted."""
     run = folder.run()
     events = events_of(run)
+    cost = cost_of_run(events)
     population = run.declared.ledger_population
     if forgotten := ledger.unspent(folder.run_id):
         # A run that fails is free if it has spent nothing: a release that forgets to spend must not go unseen.
@@ -187,11 +200,11 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
     # Worked out before the account is closed: nothing that can fail comes between that and the statement.
     statement = functools.partial(
         PrivacyFacts,
-        epsilon=epsilon_of(events, delta),
+        epsilon=epsilon_of(cost, delta),
         delta=delta,
-        mu=composed_mu(events),
+        mu=composed_mu(cost),
         renyi_epsilon=renyi_epsilon(events, delta),
-        replace_one_epsilon=replace_one_epsilon_of(events, delta),
+        replace_one_epsilon=replace_one_epsilon_of(cost, delta),
         privacy_unit=run.declared.unit,
         max_rows_per_person=run.declared.max_rows_per_person,
         neighboring_relation="add-or-remove-one",
@@ -210,6 +223,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
     folder.note("privacy", facts.model_dump(mode="json"))
     folder.codes.unlink(missing_ok=True)
     folder.bins.unlink(missing_ok=True)
+    folder.held_out.unlink(missing_ok=True)
     logger.info("settle: ε=%g spent; this population has spent ε=%g in all", facts.epsilon, facts.population_epsilon)
 
 

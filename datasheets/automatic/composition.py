@@ -6,6 +6,8 @@ from datasheets.automatic import images
 from datasheets.reading import Automatic, Reading, column_names, exact, listed, number, plural
 from datasheets.statements import (
     events_in_words,
+    held_out_by_coins,
+    held_out_in_words,
     neighbours_in_words,
     not_covered_in_words,
     population_in_words,
@@ -28,11 +30,20 @@ def _instances(read: Reading) -> str:
 
 def _count_synthetic(read: Reading) -> str:
     chosen = {
-        "noised count": "a noised, charged count of the source; it is not the exact number of source rows",
+        "noised count": _noised_count(read),
         "declared row count": "the row count that the steward declared as public",
         "config": "the configuration; it says nothing about the size of the source",
     }[read("data.rows_chosen_by")]
     return f"{plural(read('data.rows'), 'synthetic row')}. The number was taken from {chosen}."
+
+
+def _noised_count(read: Reading) -> str:
+    if held_out_by_coins(read):
+        return (
+            "a noised, charged count of the rows that coins had not held out, divided by the public share of such rows;"
+            " it is not the exact number of source rows"
+        )
+    return "a noised, charged count of the source; it is not the exact number of source rows"
 
 
 def _sample(read: Reading) -> str:
@@ -108,11 +119,12 @@ def _relationships(read: Reading) -> str:
 
 
 def _splits(read: Reading) -> str:
-    return (
+    text = (
         f"None. All {plural(read('data.rows'), 'row')} come from the same model, so a model tested on"
         " held-out synthetic rows is tested for agreement with the generator, not for performance on"
         " people. Train on the whole and test on real held-out rows where that is possible."
     )
+    return text if read("quality.held_out") is None else f"{text}\n\nOn real people: {held_out_in_words(read)}"
 
 
 def _errors(read: Reading) -> str:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from datasheets.automatic import images
 from datasheets.reading import Reading, number, plural
-from datasheets.statements import audit_in_words, events_in_words, promise_in_words, released, row_count_in_words
+from datasheets.statements import (
+    audit_in_words,
+    events_in_words,
+    held_out_in_words,
+    promise_in_words,
+    released,
+    row_count_in_words,
+)
 from synth.privacy import budget
 
 
@@ -21,6 +28,7 @@ def procedure_in_words(read: Reading) -> str:
             *([_critic(read)] if read("model.critic") is not None else []),
             _draw(read),
             f"Audit. {audit_in_words(read)}",
+            *([f"Score. {held_out_in_words(read)}"] if read("quality.held_out") is not None else []),
             f"What protects the source happens in the noised releases{_and_steps(read)}. Everything after them sees"
             " noised numbers only, and is post-processing. The noise itself:"
             f" {read('privacy.noise_protection')} {promise_in_words(read)}",
@@ -53,6 +61,10 @@ def _measurements(read: Reading) -> str:
         budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
         budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",
         budget.CRITIC: "the gradients of a critic on the rows of the source, as described below.",
+        budget.ACCURACY: (
+            "how many rows of held-out people a classifier trained on synthetic rows gets right, and how many wrong, as"
+            " described below; a row adds one to one of the two."
+        ),
     }
     steps = [f"- {event.name}: {meaning.get(event.name, 'a vector of counts.')}" for event in read("privacy.events")]
     text = (

@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from synth.errors import UserError
-from synth.privacy.accounting import mu_of
-from synth.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
+from synth.privacy.accounting import compose_mu, mu_of
+from synth.privacy.events import Event, GaussianEvent, HeldOutEvent, PoissonGaussianEvent
 
 MAX_PAIRS_WITHOUT_SCORES = 100
 SCORES_SHARE = 0.05
@@ -30,6 +31,12 @@ PAIR_SCORES = "scores of candidate pairs"
 PAIRS_BY_CLASS = "pair tables by class"
 PAIRS_SUMMED = "pair tables over all classes"
 CRITIC = "critic trained by DP-SGD"
+ACCURACY = "right and wrong predictions on held-out people"
+
+HOLDOUT_FILE_SHARE = 0.02
+"""Share of B for the score on a separate file of held-out people, who may have been learned from too."""
+NO_MORE = 1 + 1e-9
+"""Held-out people get so little more noise that no rounding makes their score cost more than the training."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class TablePlan:
         candidate_pairs: pairs of columns that could be measured.
         max_rows_per_person: m, by which every sensitivity in rows is multiplied.
         critic: the steps of the critic trained by DP-SGD; None without one.
-        releases: the Gaussian releases, in order.
+        score: the score on held-out people; None without any.
+        releases: the Gaussian releases that the model is learned from, in order.
     """
 
     fine_noise: float
@@ -60,12 +68,13 @@ class TablePlan:
     candidate_pairs: int
     max_rows_per_person: int
     critic: PoissonGaussianEvent | None
+    score: GaussianEvent | HeldOutEvent | None
     releases: tuple[GaussianEvent, ...]
 
     @property
     def events(self) -> tuple[Event, ...]:
         """Everything that is charged."""
-        return self.releases if self.critic is None else (*self.releases, self.critic)
+        return (*self.releases, *(event for event in (self.critic, self.score) if event is not None))
 
 
 def one_way_share(epsilon: float, candidate_pairs: int) -> float:
@@ -95,8 +104,9 @@ def plan_table(
     critic_share: float = 0.0,
     critic_steps: int = 0,
     critic_sample_rate: float = 0.0,
+    holdout: float | Literal["file"] = 0.0,
 ) -> TablePlan:
-    """Split (ε, δ) over the releases of a table run, and over the critic when it gets a share.
+    """Split (ε, δ) over the releases of a table run, over the critic when it gets a share, and over a score.
 
     Raises UserError when the critic's share is too small for any noise to fit it.
 
@@ -111,9 +121,15 @@ def plan_table(
         max_rows_per_person: m; a person's rows can all fall into the same cells, so it multiplies every sensitivity.
         critic_share: share of what remains after bins and class sizes that a critic gets, in [0, 1].
         critic_steps: DP-SGD steps of the critic; critic_sample_rate: chance of a person to join one of them.
+        holdout: chance of a person to be held out of all this for the score; or "file" for people in a file of their
+            own, whose score takes a share of B.
     """
     total = mu_of(epsilon, delta) ** 2
     m = max_rows_per_person
+    score: GaussianEvent | HeldOutEvent | None = None
+    if holdout == "file":
+        score = _event(ACCURACY, m, m / math.sqrt(HOLDOUT_FILE_SHARE * total))
+        total -= HOLDOUT_FILE_SHARE * total
     events: list[GaussianEvent] = []
     target_noise = None
     if not classes_known:
@@ -149,6 +165,17 @@ def plan_table(
         if by_class_share < 1:
             summed = math.sqrt((1 - by_class_share) * rest)
             events.append(_event(PAIRS_SUMMED, summed, 1.0))
+    beside = (*events, score) if isinstance(score, GaussianEvent) else tuple(events)
+    if not isinstance(holdout, str) and holdout > 0:
+        # As little noise as the training hides: the larger of the two counts, so the score costs nothing more.
+        noise = NO_MORE * m / compose_mu(events)
+        score = HeldOutEvent(
+            name=ACCURACY,
+            holdout=holdout,
+            sensitivity=m,
+            replace_one_sensitivity=math.sqrt(2) * m,
+            noise_scale=noise,
+        )
     return TablePlan(
         fine_noise=fine_noise,
         one_way_noise=one_way_noise,
@@ -161,7 +188,8 @@ def plan_table(
         max_rows_per_person=m,
         critic=None
         if critic_share == 0
-        else _critic(epsilon, delta, tuple(events), steps=critic_steps, sample_rate=critic_sample_rate),
+        else _critic(epsilon, delta, beside, steps=critic_steps, sample_rate=critic_sample_rate),
+        score=score,
         releases=tuple(events),
     )
 

@@ -52,4 +52,31 @@ class PoissonGaussianEvent(BaseModel):
     steps: int = Field(ge=1, le=10_000_000)
 
 
-Event = Annotated[GaussianEvent | PoissonGaussianEvent, Field(discriminator="mechanism")]
+class HeldOutEvent(BaseModel):
+    """One Gaussian release about the people whom coins kept out of every other release of the same run.
+
+    Each privacy unit was held out by a coin of its own with probability `holdout`, a constant of the config. The other
+    fields are those of a `GaussianEvent`. A unit is in this release or in the others, never in both, so that a run
+    costs the larger of the two: `synth.privacy.composition.cost_of_run` says why, and is to be asked before anything
+    is added up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mechanism: Literal["gaussian-on-held-out"] = "gaussian-on-held-out"
+    name: str = Field(min_length=1)
+    holdout: float = Field(gt=0, lt=1, allow_inf_nan=False)
+    sensitivity: float = Field(gt=0, allow_inf_nan=False)
+    replace_one_sensitivity: float = Field(gt=0, allow_inf_nan=False)
+    noise_scale: float = Field(gt=0, allow_inf_nan=False)
+
+    @property
+    def alone(self) -> GaussianEvent:
+        """The same release as it would stand by itself, without the other people."""
+        return GaussianEvent(**self.model_dump(exclude={"mechanism", "holdout"}))
+
+
+Composable = GaussianEvent | PoissonGaussianEvent
+"""What can be added up, whichever run it is of."""
+Event = Annotated[GaussianEvent | PoissonGaussianEvent | HeldOutEvent, Field(discriminator="mechanism")]
+"""What a run reserves and spends."""

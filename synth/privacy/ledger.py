@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from synth.errors import UserError
 from synth.privacy.accounting import MAX_EPSILON
-from synth.privacy.events import Event
+from synth.privacy.events import Composable, Event
 from synth.privacy.ledger_backup import backup_of, entries_of
 from synth.privacy.ledger_books import DEFAULT_DELTA, Books, PopulationBudget, format_epsilon, little_left, replay
 from synth.privacy.ledger_chain import GENESIS, Entry, Kind, head_of, verify_links
@@ -219,8 +219,8 @@ class Ledger:
         run = self._books().runs.get(run_id)
         return () if run is None else tuple((Counter(run.events) - Counter(run.spent)).elements())
 
-    def charged_events(self, population: str) -> list[Event]:
-        """Every event that counts against the population, those of overlapping ones included."""
+    def charged_events(self, population: str) -> list[Composable]:
+        """Everything that counts against the population, overlaps included; each run as `cost_of_run` has it."""
         return self._books().charged_events(population)
 
     def runs_left(self, population: str, events: Sequence[Event]) -> int | None:

@@ -18,9 +18,9 @@ from synth.privacy.accounting import (
     epsilon_of,
     mu_of,
 )
-from synth.privacy.composition import composed_mu, only_gaussian, replace_one_epsilon_of, within
+from synth.privacy.composition import composed_mu, cost_of_run, only_gaussian, replace_one_epsilon_of, within
 from synth.privacy.composition import epsilon_of as epsilon_of_events
-from synth.privacy.events import Event, GaussianEvent
+from synth.privacy.events import Composable, Event, GaussianEvent
 from synth.privacy.ledger_chain import Entry
 from synth.privacy.reservations import Cap, Overlap, Reservation, follow, read_payload
 
@@ -102,9 +102,9 @@ class Books:
         """The smallest δ that a run which counts for the population was reserved at."""
         return min((run.delta for run in self.runs_of(population)), default=None)
 
-    def charged_events(self, population: str) -> list[Event]:
-        """Every event that counts against the population."""
-        return [event for run in self.runs_of(population) if run.charged for event in run.events]
+    def charged_events(self, population: str) -> list[Composable]:
+        """Everything that counts against the population; of each run what `cost_of_run` says."""
+        return [event for run in self.runs_of(population) if run.charged for event in cost_of_run(run.events)]
 
     def tightest_cap(self, population: str) -> tuple[str, Cap] | None:
         """The cap that binds first, and the population it was set on: its own or an overlapping one's."""
@@ -145,12 +145,12 @@ class Books:
             return None
         if not self.fits(population, events):
             return 0
-        cap, charged = tightest[1], self.charged_events(population)
-        before, each = only_gaussian(charged), only_gaussian(events)
+        cap, charged, run = tightest[1], self.charged_events(population), cost_of_run(events)
+        before, each = only_gaussian(charged), only_gaussian(run)
         if before is not None and each is not None:
             left = mu_of(cap.epsilon, cap.delta) ** 2 - compose_mu(before) ** 2
             return max(1, int(left / compose_mu(each) ** 2 + 1e-9))
-        return _most(lambda runs: within([*charged, *list(events) * runs], cap.epsilon, cap.delta))
+        return _most(lambda runs: within([*charged, *run * runs], cap.epsilon, cap.delta))
 
     def refuse_if_over_cap(self, population: str, events: Sequence[Event]) -> None:
         """Raise BudgetExceeded when these events on top of all charged ones pass the cap."""
@@ -163,7 +163,9 @@ class Books:
         assert budget is not None and tightest is not None  # else they would fit
         capped, cap = tightest
         owner = "its cap" if capped == population else f"the cap of {capped!r}, which it overlaps,"
-        would_be = format_epsilon(epsilon_of_events([*self.charged_events(population), *events], cap.delta))
+        would_be = format_epsilon(
+            epsilon_of_events([*self.charged_events(population), *cost_of_run(events)], cap.delta)
+        )
         limit, spent, left = map(format_epsilon, (cap.epsilon, budget.epsilon, budget.epsilon_left or 0.0))
         remedy = f"lower the run's epsilon to at most {left}" if budget.epsilon_left else "nothing is left"
         return BudgetExceeded(
@@ -177,11 +179,11 @@ class Books:
         caps = [self.caps[name] for name in self.connected(population) if name in self.caps]
         if not caps:
             return True
-        together = [*self.charged_events(population), *events]
+        together = [*self.charged_events(population), *cost_of_run(events)]
         return all(within(together, cap.epsilon, cap.delta) for cap in caps)
 
 
-def mu_squared_beside(events: Sequence[Event], cap: Cap) -> float:
+def mu_squared_beside(events: Sequence[Composable], cap: Cap) -> float:
     """The largest μ² that a Gaussian run may have beside these events under a cap; 0 if none. Rounded down."""
     whole = mu_of(cap.epsilon, cap.delta) ** 2
     gaussian = only_gaussian(events)

@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, delta_of, mu_of, round_up
 from synth.privacy.accounting import epsilon_of as gaussian_epsilon_of
-from synth.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
+from synth.privacy.events import Composable, GaussianEvent, PoissonGaussianEvent
 
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 
@@ -38,7 +38,7 @@ _RELATION = {
 }
 
 
-def epsilon_of(events: Iterable[Event], delta: float, *, neighbours: Neighbours = "add-or-remove-one") -> float:
+def epsilon_of(events: Iterable[Composable], delta: float, *, neighbours: Neighbours = "add-or-remove-one") -> float:
     """ε of all events together at δ, rounded up; exact when all are Gaussian. Raises ValueError unless 0 < δ < 1.
 
     Known values at δ=1e-5: 2250 steps, sample rate .04, noise multiplier 1.5: 6.769, and 13.488 when one unit is
@@ -52,14 +52,14 @@ def epsilon_of(events: Iterable[Event], delta: float, *, neighbours: Neighbours 
     return _epsilon(mu, sampled, delta, neighbours, DISCRETISATION)
 
 
-def renyi_epsilon_of(events: Iterable[Event], delta: float) -> float:
+def renyi_epsilon_of(events: Iterable[Composable], delta: float) -> float:
     """The second opinion: ε under add/remove of one unit by Rényi DP; at least the exact value."""
     mu, sampled = _split(events, "add-or-remove-one")
     return _renyi_epsilon(mu, sampled, delta)
 
 
 def calibrate_noise_multiplier(
-    *, sample_rate: float, steps: int, epsilon: float, delta: float, beside: Iterable[Event] = ()
+    *, sample_rate: float, steps: int, epsilon: float, delta: float, beside: Iterable[Composable] = ()
 ) -> float:
     """The smallest noise multiplier (rounded up to 1e-6) with which DP-SGD and `beside` are (ε, δ)-DP together.
 
@@ -91,7 +91,7 @@ def split_mu(epsilon: float, delta: float, shares: dict[str, float]) -> dict[str
     return {name: whole * math.sqrt(share) for name, share in shares.items()}
 
 
-def delta_at(events: Iterable[Event], epsilon: float, *, neighbours: Neighbours = "add-or-remove-one") -> float:
+def delta_at(events: Iterable[Composable], epsilon: float, *, neighbours: Neighbours = "add-or-remove-one") -> float:
     """δ of all events together at ε (pessimistic)."""
     mu, sampled = _split(events, neighbours)
     if not sampled:
@@ -103,7 +103,7 @@ Sampled = tuple[tuple[float, float, int], ...]
 """Sample rate, noise multiplier and steps of each kind of DP-SGD, in order."""
 
 
-def _split(events: Iterable[Event], neighbours: Neighbours) -> tuple[float, Sampled]:
+def _split(events: Iterable[Composable], neighbours: Neighbours) -> tuple[float, Sampled]:
     """μ of the Gaussian events, and the others."""
     everything = tuple(events)
     gaussian = [event for event in everything if isinstance(event, GaussianEvent)]

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from synth.errors import PrivacyRefusal
 from synth.files import canonical_json
 from synth.privacy.accounting import MAX_EPSILON
-from synth.privacy.composition import composed_mu, epsilon_of
+from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of
 from synth.privacy.events import Event
 from synth.privacy.ledger_chain import Entry
 
@@ -105,12 +105,12 @@ class Reservation:
     @property
     def mu(self) -> float | None:
         """Gaussian-DP parameter of all its events, add/remove of one unit; None with DP-SGD, which has none."""
-        return composed_mu(self.events)
+        return composed_mu(cost_of_run(self.events))
 
     @property
     def epsilon(self) -> float:
         """ε of all its events at its own δ, rounded up."""
-        return epsilon_of(self.events, self.delta)
+        return epsilon_of(cost_of_run(self.events), self.delta)
 
 
 def follow(run: Reservation | None, entry: Entry) -> Reservation:

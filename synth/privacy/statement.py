@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from synth.privacy.accounting import round_up
-from synth.privacy.composition import only_gaussian
-from synth.privacy.events import Event
+from synth.privacy.composition import cost_of_run, only_gaussian
+from synth.privacy.events import Event, HeldOutEvent
 from synth.privacy.noise import PROTECTION
 from synth.schema import Declaration, Schema
 
@@ -20,20 +20,27 @@ WITH_DP_SGD = (
     "steps of {interval:g} (Doroshenko et al. 2022); epsilon is rounded up. A second, independent accountant (Renyi "
     "differential privacy, Mironov 2017) gives an upper bound that is usually looser."
 )
+HELD_OUT = (
+    "People were held out by coins of their own with a public probability; each is in the releases for training or in "
+    "the score on held-out people, never in both, so that together these cost the larger of the two, not their sum "
+    "(the hockey-stick divergence is jointly convex)."
+)
 
 
 def accountant(events: Iterable[Event]) -> str:
-    """How the events were added up."""
-    if only_gaussian(events) is not None:
-        return ACCOUNTANT
+    """How the events of a run were added up."""
+    everything = tuple(events)
+    held_out = f" {HELD_OUT}" if any(isinstance(event, HeldOutEvent) for event in everything) else ""
+    if only_gaussian(cost_of_run(everything)) is not None:
+        return ACCOUNTANT + held_out
     from synth.privacy.pld import DISCRETISATION
 
-    return WITH_DP_SGD.format(interval=DISCRETISATION)
+    return WITH_DP_SGD.format(interval=DISCRETISATION) + held_out
 
 
 def renyi_epsilon(events: Iterable[Event], delta: float) -> float | None:
     """The second accountant's ε under add/remove of one unit, rounded up; None where all events are Gaussian."""
-    everything = tuple(events)
+    everything = cost_of_run(events)
     if only_gaussian(everything) is not None:
         return None
     from synth.privacy.pld import renyi_epsilon_of
@@ -43,7 +50,7 @@ def renyi_epsilon(events: Iterable[Event], delta: float) -> float | None:
 
 def noise_protection(events: Iterable[Event]) -> str:
     """How the noise of the events is protected."""
-    if only_gaussian(events) is not None:
+    if only_gaussian(cost_of_run(events)) is not None:
         return PROTECTION
     from synth.privacy.dp_sgd import PROTECTION as OF_DP_SGD  # needs torch
 

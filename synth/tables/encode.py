@@ -7,7 +7,9 @@ stage reads codes, never values.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,19 @@ import pyarrow as pa
 
 from synth.errors import InvalidSource
 from synth.files import PRIVATE_FILE
+from synth.privacy.holdout import HeldOut
 from synth.tables.codec import Codec
 
 PERSON = "person"
 """The working file's column of person numbers, where there is one. No block is called so: their keys hold a colon."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """The working file of held-out people, and whose rows go there."""
+
+    destination: Path
+    held_out: HeldOut
 
 
 def encode(
@@ -29,6 +40,7 @@ def encode(
     *,
     stays: npt.NDArray[np.bool_] | None = None,
     persons: npt.NDArray[np.int64] | None = None,
+    aside: Aside | None = None,
 ) -> dict[str, int]:
     """Write the codes of all rows to `destination` (Arrow IPC) and return, per column, how many values lay outside.
 
@@ -42,6 +54,7 @@ def encode(
         stays: which rows are encoded at all [rows], after contribution bounding; None for all of them.
         persons: the number of the person of each row that stays [rows kept], for stages that sample people; they go
             into a column of their own, `PERSON`.
+        aside: the rows of held-out people, which go into a second file and not into the first; None for nobody.
     """
     rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
     outside = dict.fromkeys(codecs, 0)
@@ -50,8 +63,9 @@ def encode(
         fields.append(pa.field(PERSON, pa.int64()))
     schema = pa.schema(fields)
     rows = seen = 0
-    descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+    with ExitStack() as files:
+        training = files.enter_context(_working_file(destination, schema))
+        scored = None if aside is None else files.enter_context(_working_file(aside.destination, schema))
         for whole in batches:
             batch = whole
             if stays is not None:
@@ -68,10 +82,23 @@ def encode(
                 columns += [pa.array(encoded.codes[block.key].astype(np.int32)) for block in codec.blocks]
             if persons is not None:
                 columns.append(pa.array(persons[rows : rows + batch.num_rows]))
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+            codes = pa.record_batch(columns, schema=schema)
+            if aside is not None and scored is not None:
+                held_out = aside.held_out(rows, rows + batch.num_rows)
+                scored.write_batch(codes.filter(pa.array(held_out)))
+                codes = codes.filter(pa.array(~held_out))
+            training.write_batch(codes)
             rows += batch.num_rows
     if stays is not None and seen != len(stays):
         raise InvalidSource("source: changed while it was being read; run again on a file at rest")
     if rows == 0:
         raise InvalidSource("source: has no rows" + ("" if stays is None else " that belong to a person"))
     return outside
+
+
+@contextmanager
+def _working_file(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchWriter]:
+    """A working file to write, readable by its owner only."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+        yield writer

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,7 @@ def plan_of(
     critic_share: float = 0.0,
     critic_steps: int = 0,
     critic_sample_rate: float = 0.0,
+    holdout: float | Literal["file"] = 0.0,
 ) -> TablePlan:
     """The releases of a run, fixed from schema and config before the first read."""
     return plan_table(
@@ -112,6 +113,7 @@ def plan_of(
         critic_share=critic_share,
         critic_steps=critic_steps,
         critic_sample_rate=critic_sample_rate,
+        holdout=holdout,
     )
 
 

@@ -1,6 +1,6 @@
 """What a run on a table does in its stages. Each takes the run's folder and leaves files; `synth.stages` guards them.
 
-Private rows are seen by `encode`, `measure`, `refine` and the report alone.
+Private rows are seen by `encode`, `measure`, `refine` and the report alone, those of held-out people by `score`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from pathlib import Path
 import numpy as np
 
 from synth.config import Run
+from synth.evaluate.held_out import MOST_TRAINING_ROWS, Classifier, held_out_facts
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.internal.rules import BrokenRows, rule_scores
 from synth.evaluate.public import ValidRows, public_scores
-from synth.facts import CriticFacts, DataFacts, ModelFacts, QualityFacts
+from synth.facts import CriticFacts, DataFacts, HeldOutFacts, ModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.ingest import at_rest, read_batches, read_persons
 from synth.parquet import read_parts, write_parts
 from synth.prepare import plan_run
 from synth.privacy.audit.one_run import Audit
-from synth.privacy.audit.synthetic_rows import audit_of_rows
+from synth.privacy.audit.synthetic_rows import audit_of_rows, first_rows
 from synth.privacy.contributions import bound_and_number, bound_contributions
 from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.events import Event
+from synth.privacy.holdout import held_out_persons, held_out_rows
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import RunFolder
 from synth.tables.codec import codecs_of
 from synth.tables.count import read_codes
 from synth.tables.decode import arrow_schema, decoder_of
-from synth.tables.encode import PERSON
+from synth.tables.encode import PERSON, Aside
 from synth.tables.encode import encode as encode_rows
 from synth.tables.measure import Layout, Measurements, Measurer, load_measurements, save_measurements
 from synth.tables.model import TableModel
@@ -49,6 +51,10 @@ OUTSIDE = "outside.json"
 """How many source values lay outside their domain, by column: for the steward alone."""
 BROKEN_RULES = "broken_rules.json"
 """How many source rows break each declared rule: for the steward alone."""
+SCORE = "held_out.json"
+"""The noised pair of right and wrong predictions on held-out people."""
+EXACT_SCORE = "held_out_exact.json"
+"""The pair without noise: for the steward alone."""
 
 
 def encode(folder: RunFolder) -> None:
@@ -56,19 +62,40 @@ def encode(folder: RunFolder) -> None:
     run = folder.run()
     codecs = codecs_of(run.table)
     stays, numbers, most = None, None, run.table.max_rows_per_person
+    share = run.config.evaluation.share
+    aside = Aside(folder.held_out, held_out_rows(share)) if share > 0 else None
     with at_rest(run.rows) as source:
         if run.table.person_column is not None:
             persons = read_persons(source, run.table)
-            if run.config.synthesizer.share_of_critic > 0:
-                stays, numbers = bound_and_number(persons, max_rows_per_person=most)  # a critic draws people
+            if share > 0 or has_critic(run):
+                stays, numbers = bound_and_number(persons, max_rows_per_person=most)
             else:
                 stays = bound_contributions(persons, max_rows_per_person=most)
+            if aside is not None and numbers is not None:
+                aside = replace(aside, held_out=held_out_persons(numbers, share))
         rules = BrokenRows(rules_of(run.table), codecs)
         batches = rules.watch(read_batches(source, run.table))
-        outside = encode_rows(batches, codecs, folder.codes, stays=stays, persons=numbers)
+        drawn = numbers if has_critic(run) else None  # a critic draws people
+        outside = encode_rows(batches, codecs, folder.codes, stays=stays, persons=drawn, aside=aside)
+    if run.config.evaluation.file is not None:
+        _encode_file(run, run.config.evaluation.file, folder.held_out)
     write_whole(folder.private / OUTSIDE, json.dumps(outside))
     write_whole(folder.private / BROKEN_RULES, json.dumps({"rows": rules.rows, "counts": rules.counts}))
     logger.info("encode: the declared columns are encoded")
+
+
+def has_critic(run: Run) -> bool:
+    """Whether the run refines its generator against a critic; from the config alone."""
+    return run.config.synthesizer.share_of_critic > 0
+
+
+def _encode_file(run: Run, file: Path, destination: Path) -> None:
+    """The same pass over a separate file of held-out people, who may be in the source too."""
+    stays, most = None, run.table.max_rows_per_person
+    with at_rest(file) as rows:
+        if run.table.person_column is not None:
+            stays = bound_contributions(read_persons(rows, run.table), max_rows_per_person=most)
+        encode_rows(read_batches(rows, run.table), codecs_of(run.table), destination, stays=stays)
 
 
 def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
@@ -84,12 +111,20 @@ def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
         plan=plan,
         noise=NoiseSource(),
         charge=lambda name: charge(events[name]),
-        # With a person column the measured rows are those left after bounding, fewer than declared.
-        public_rows=None if count == "private" or run.table.person_column else int(count),
+        # With a person column the measured rows are those left after bounding, and with held-out people those that
+        # coins have left: fewer than declared, by a private number.
+        public_rows=None
+        if count == "private" or run.table.person_column or run.config.evaluation.share > 0
+        else int(count),
     ).measure()
     save_measurements(measured, folder.private)
     logger.info("measure: %d noised releases made and saved", len(plan.releases))
-    return measured.total
+    return _rows_of_all(run, measured)
+
+
+def _rows_of_all(run: Run, measured: Measurements) -> float:
+    """The noised number of rows, those of held-out people included: training has a public share of them."""
+    return measured.total / (1 - run.config.evaluation.share)
 
 
 def train(folder: RunFolder) -> None:
@@ -109,7 +144,7 @@ def train(folder: RunFolder) -> None:
         class_of_cell=measured.class_of_cell,
         decoders={name: decoder_of(measured, codecs[name]) for name in layout.columns},
         members=fitted.members,
-        rows=max(1, round(measured.total)) if count == "private" else int(count),
+        rows=max(1, round(_rows_of_all(run, measured))) if count == "private" else int(count),
     )
     model.save(folder.model)
     facts = ModelFacts(
@@ -217,6 +252,45 @@ def audit(folder: RunFolder, work: Path) -> Audit:
     return audit_of_rows(read_parts(folder.data), run.table, layout=layout, plan=plan, delta=delta, folder=work)
 
 
+def score(folder: RunFolder, charge: Callable[[Event], None]) -> None:
+    """Noise how often a classifier trained on the synthetic rows is right about held-out people; nothing without any.
+
+    Charged before the draw. The noised pair is saved whole before anything else, and never drawn again.
+    """
+    run = folder.run()
+    layout, plan = plan_run(run)
+    saved = folder.private / SCORE
+    if plan.score is None or layout.target is None or saved.exists():
+        return
+    codecs, measured = codecs_of(run.table), load_measurements(folder.private)
+    keys = [f"cells:{name}" for name in codecs]
+    encode_rows(first_rows(read_parts(folder.data), MOST_TRAINING_ROWS), codecs, folder.synthetic_codes)
+    synthetic = read_codes(folder.synthetic_codes, keys)
+    classifier = Classifier(synthetic, codecs, target=layout.target, class_of_cell=measured.class_of_cell)
+    exact = classifier.count(read_codes(folder.held_out, keys))
+    charge(plan.score)
+    correct, wrong = NoiseSource().add_to(exact, plan.score.noise_scale).tolist()
+    found = {"correct": correct, "wrong": wrong, "training_rows": classifier.training_rows}
+    write_whole(saved, json.dumps(found))
+    write_whole(folder.private / EXACT_SCORE, json.dumps(exact.tolist()))
+    logger.info("score: right and wrong predictions on held-out people are noised")
+
+
+def _held_out_facts(folder: RunFolder, measured: Measurements) -> HeldOutFacts | None:
+    run = folder.run()
+    layout, plan = plan_run(run)
+    if plan.score is None or layout.target is None:
+        return None
+    return held_out_facts(
+        **json.loads((folder.private / SCORE).read_text()),
+        noise_scale=plan.score.noise_scale,
+        holdout=run.config.evaluation.share or None,
+        target=layout.target,
+        class_sizes=measured.class_sizes,
+        max_rows_per_person=run.table.max_rows_per_person,
+    )
+
+
 def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
     """Public scores of the synthetic rows, and what writes the internal report when it is called."""
     run = folder.run()
@@ -226,6 +300,7 @@ def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
     encode_rows(seen.watch(read_parts(folder.data)), codecs, folder.synthetic_codes)
     synthetic = functools.partial(read_codes, folder.synthetic_codes)
     quality = public_scores(measured, run.table, synthetic, valid_rows=seen.valid, rows=seen.rows)
+    quality = quality.model_copy(update={"held_out": _held_out_facts(folder, measured)})
     return quality, lambda: _report_to_the_steward(folder, measured)
 
 
@@ -238,6 +313,9 @@ def _report_to_the_steward(folder: RunFolder, measured: Measurements) -> None:
         json.loads((folder.private / OUTSIDE).read_text()),
         rng=np.random.default_rng(0),
     )
+    if folder.run().config.evaluation.holds_out:
+        correct, wrong = json.loads((folder.private / EXACT_SCORE).read_text())
+        scores["held_out"] = {"correct": correct, "wrong": wrong}
     if folder.run().table.rules:
         broken = json.loads((folder.private / BROKEN_RULES).read_text())
         scores["rules"] = rule_scores(broken, TableModel.load(folder.model))

@@ -51,6 +51,7 @@ BODIES = {
     "train": ("synth.tables.stages.fit", True),
     "sample": ("synth.tables.stages.sample_rows", True),
     "audit": ("synth.tables.stages.audit_of_rows", True),
+    "score": ("synth.tables.stages.Classifier", True),
     "evaluate": ("synth.tables.stages.public_scores", True),
     "settle": ("synth.stages.composed_mu", True),
     "document": ("pipelines.documents.load_answers", True),
@@ -82,6 +83,7 @@ def clinic(clinic_at: Any, tmp_path: Path) -> Any:
         clinic.put(name, values, clinic.table[name].type)
     clinic.run["source"] = {"path": f"{FOLDER}/patients.parquet"}
     clinic.run["output"]["rows"] = 250
+    clinic.run["evaluation"] = {"holdout": 0.2}
     clinic.schema["row_count"] = 600  # public, and not the true number
     clinic.write()
     clinic.source.replace(clinic.folder / FOLDER / "patients.parquet")

@@ -165,9 +165,12 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "text as ledger": (_text("ledger.db", "not a database, but long enough to look at " * 9), "not a database"),
     "output below a file": (_set("output", "directory", to="run.yaml/out"), "output.directory"),
     "a file as output": (_set("output", "directory", to="run.yaml"), "output.directory"),
-    # not offered by this version
-    "a hold-out": (_set("evaluation", "holdout", to=0.2), "not offered by this version"),
-    "a hold-out file": (_set("evaluation", "holdout", to="test.parquet"), "not offered by this version"),
+    "a hold-out file that is not there": (_set("evaluation", "holdout", to="test.parquet"), "no such file"),
+    "a hold-out file that is the source": (_set("evaluation", "holdout", to="patients.parquet"), "is the source"),
+    "a hold-out without a target": (
+        _all(_set("evaluation", "holdout", to=0.2), _declare(target=None)),
+        "evaluation.holdout: needs a target",
+    ),
     "no database as source there": (
         _set("source", to={"url": "postgresql://ada:hunter2@127.0.0.1:1/db", "query": "select 1"}),
         "source (PostgreSQL): cannot be reached",

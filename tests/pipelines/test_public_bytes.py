@@ -8,6 +8,7 @@ the schema does not name, format, name and size of the file. All entropy of a ru
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -50,6 +51,8 @@ def bundle_of(monkeypatch: pytest.MonkeyPatch, quick_run: Callable[[Path], Path]
 
     Returns every file of the bundle, and the time stamps of all.
     """
+    for loaded in ("pipelines.flow", "synth.evaluate.internal.models"):
+        importlib.import_module(loaded)  # libraries ask for entropy when they are loaded
     from synth import prepare
     from synth.privacy.ledger import Ledger
     from synth.run_folder import create_run_folder
@@ -103,6 +106,13 @@ def write_twin(clinic: Any) -> None:
     clinic.run_yaml.write_text(json.dumps(clinic.run))
 
 
+def write_twin_of_others(clinic: Any) -> None:
+    """The same held-out people, in another order and format."""
+    others = pq.read_table(clinic.folder / "others.parquet")
+    pa.csv.write_csv(others.take(np.random.default_rng(6).permutation(90)), clinic.folder / "more people.csv")
+    clinic.run["evaluation"] = {"holdout": "more people.csv"}
+
+
 @pytest.mark.parametrize("unit", ["row", "person"])
 def test_equal_tables_give_equal_bytes(clinic_at: Any, tmp_path: Path, bundle_of: Any, unit: str) -> None:
     clinics = [clinic_at(tmp_path / name) for name in ("first", "a folder of another name")]
@@ -111,8 +121,12 @@ def test_equal_tables_give_equal_bytes(clinic_at: Any, tmp_path: Path, bundle_of
         if unit == "person":
             clinic.put("patient_nbr", [f"P{i // 2}" for i in range(clinic.table.num_rows)])
             clinic.schema |= {"privacy_unit": "patient_nbr", "max_rows_per_person": 2}
+            pq.write_table(clinic.table.slice(200, 90), clinic.folder / "others.parquet")
+            clinic.run["evaluation"] = {"holdout": "others.parquet"}
         clinic.run["privacy"]["epsilon"] = 30.0
         clinic.write()
+    if unit == "person":
+        write_twin_of_others(clinics[1])
     whole = clinics[0].table.group_by(["sex", "ward", "grade"]).aggregate([([], "count_all")]).to_pylist()
     write_twin(clinics[1])
     other = clinics[1].table.group_by(["sex", "ward", "grade"]).aggregate([([], "count_all")]).to_pylist()

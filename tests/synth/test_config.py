@@ -18,6 +18,11 @@ Write = Callable[[str, str | bytes], Path]
 FILE = Path("/srv/run.yaml")
 SECRET = "hunter2 and more"
 SCHEMA = "dataset: toy\ncolumns:\n  - {name: died, kind: boolean}\n"
+IMAGES = """dataset: scans
+kind: image
+image: {height: 8, width: 8, channels: 1, bits: 8, value_range: [0, 255], resize: pad}
+target: {name: label, classes: {0: normal, 1: ill}}
+"""
 RUN = "source: {path: rows.parquet}\nschema: schema.yaml\nprivacy: {epsilon: 1.0, delta: 1e-5}\n"
 
 
@@ -122,6 +127,10 @@ MISTAKES = [
     (raw(synthesizer={"accelerator": "tpu"}), "synthesizer.accelerator: should be 'auto', 'cpu' or 'gpu'"),
     (raw(evaluation={"holdout": -0.1}), "evaluation.holdout: should be greater than or equal to 0"),
     (raw(evaluation={"holdout": True}), "evaluation.holdout: should be a number, not true or false"),
+    (raw(evaluation={"holdout": 1}), "evaluation.holdout: should be less than 1"),
+    (raw(evaluation={"holdout": "nan"}), "evaluation.holdout: should be a finite number"),
+    (raw(evaluation={"holdout": ""}), "evaluation.holdout: should be a valid number"),
+    (raw(evaluation={"holdout": ["a.parquet"]}), "evaluation.holdout: should be a valid number"),
     (raw(output={"rows": 0}), "output.rows: should be greater than or equal to 1"),
     (raw(output={"rows": 2.5}), "output.rows: should be a valid integer"),
     (raw(output={"rows": "all"}), "output.rows: should be 'auto'"),
@@ -181,23 +190,32 @@ class TestMistakes:
             load_run(write("run.yaml", RUN.replace("schema.yaml", "''")))
 
 
-UNBUILT = [
-    (raw(evaluation={"holdout": 0.2}), "evaluation.holdout"),
-    (raw(evaluation={"holdout": "test.parquet"}), "evaluation.holdout"),
-]
+class TestHoldout:
+    @pytest.mark.parametrize(("asked", "share"), [(0, 0.0), (0.2, 0.2), ("0.2", 0.2), ("1e-3", 0.001)])
+    def test_a_share(self, asked: object, share: float) -> None:
+        """What the environment fills in is text also where it is a number."""
+        evaluation = parse_run(raw(evaluation={"holdout": asked}), file=FILE).evaluation
+        assert (evaluation.share, evaluation.file, evaluation.holds_out) == (share, None, share > 0)
+
+    @pytest.mark.parametrize("asked", ["test.parquet", "more/test.csv", "/elsewhere/test.parquet"])
+    def test_a_file(self, asked: str) -> None:
+        evaluation = parse_run(raw(evaluation={"holdout": asked}), file=FILE).evaluation
+        assert evaluation.file == FILE.resolve().parent / asked
+        assert (evaluation.share, evaluation.holds_out) == (0.0, True)
+
+    def test_of_images_is_not_built(self, write: Write) -> None:
+        write("schema.yaml", IMAGES)
+        for asked in ("0.2", "test.parquet"):
+            with pytest.raises(NotBuiltYet, match=r"evaluation\.holdout is offered for tables alone"):
+                load_run(write("run.yaml", RUN + f"evaluation: {{holdout: {asked}}}\n"))
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(("config", "words"), UNBUILT, ids=[w for _, w in UNBUILT])
-    def test_what_is_not_built_is_never_something_weaker(self, config: dict[str, Any], words: str) -> None:
-        with pytest.raises(NotBuiltYet, match=words) as caught:
-            parse_run(config, file=FILE)
-        assert "u:p" not in str(caught.value)
-
     def test_a_mistake_in_the_schema_is_told_first(self, write: Write) -> None:
         write("schema.yaml", "dataset: toy\ncolumns: []\n")
+        source = RUN.replace("{path: rows.parquet}", "{folder: scans, labels: labels.csv}")
         with pytest.raises(InvalidConfig, match="at least one"):
-            load_run(write("run.yaml", RUN + "evaluation: {holdout: 0.2}\n"))
+            load_run(write("run.yaml", source + "evaluation: {holdout: 0.2}\n"))
 
 
 PLACES = ["source", "source.path.x", "schema", "privacy.epsilon", "privacy.delta", "name", "answers.x", "ledger.url.x"]

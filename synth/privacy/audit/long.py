@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from synth.config import Database, Run, load_run
 from synth.errors import SynthError, UserError
-from synth.files import write_whole
+from synth.files import identities, write_whole
 from synth.ingest import at_rest, check_header, read_batches, read_persons
 from synth.parquet import part_files, read_file
 from synth.prepare import plan_run, refuse_large_delta
@@ -296,21 +296,11 @@ def _refuse_source(public_table: Path, run: Run) -> None:
     """
     source = run.config.source
     files = [] if isinstance(source, Database) else [source.path, *([source.folder] if source.folder else [])]
-    if any(_identities(public_table) & _identities(file) for file in files):
+    if any(identities(public_table) & identities(file) for file in files):
         raise UserError(
             f"--public-table {public_table}: is the source of {run.file}, whose rows are private; name a public table, "
             "or leave the option out to audit on the private rows, which is charged"
         )
-
-
-def _identities(table: Path) -> set[tuple[int, int]]:
-    """Device and number of each file of a table, where links lead; none where there is nothing."""
-    try:
-        paths = [table, *table.iterdir()] if table.is_dir() else [table]
-    except OSError:  # told by who reads it, as is a missing table
-        return set()
-    found = [path.stat() for path in paths if path.exists()]
-    return {(file.st_dev, file.st_ino) for file in found}
 
 
 def _parts(bundle: Path, run: Run, expected: pa.Schema) -> list[Path]:

@@ -78,7 +78,7 @@ class TestTheWholeBudget:
     def test_it_follows_from_config_and_schema_alone(self) -> None:
         public = {"epsilon", "delta", "histograms", "detail_blocks", "detail_weight", "candidate_pairs"}
         public |= {"classes_known", "pairs_by_class", "max_rows_per_person"}
-        public |= {"critic_share", "critic_steps", "critic_sample_rate"}
+        public |= {"critic_share", "critic_steps", "critic_sample_rate", "holdout"}
         assert set(inspect.signature(plan_table).parameters) == public
         assert planned() == planned()
 
