@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from synth.config import Run, Source, load_run
-from synth.errors import InvalidConfig, PrivacyRefusal, UserError
+from synth.errors import InvalidConfig, InvalidSource, PrivacyRefusal, UserError
 from synth.files import identities
 from synth.images.source import open_images
 from synth.ingest import check_header
@@ -77,7 +77,10 @@ def check_holdout(run: Run) -> None:
     source = run.config.source
     if isinstance(source, Source) and identities(file) & identities(source.path):
         raise UserError(f"evaluation.holdout {file}: is the source; name a file of other people, or a share of it")
-    check_header(file, run.table)
+    try:
+        check_header(file, run.table)
+    except InvalidSource as error:
+        raise InvalidSource(f"evaluation.holdout: {error}") from None
 
 
 def refuse_large_delta(run: Run) -> None:

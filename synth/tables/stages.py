@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from synth.config import Run
+from synth.errors import InvalidSource
 from synth.evaluate.held_out import MOST_TRAINING_ROWS, Classifier, held_out_facts
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.internal.rules import BrokenRows, rule_scores
@@ -92,10 +93,13 @@ def has_critic(run: Run) -> bool:
 def _encode_file(run: Run, file: Path, destination: Path) -> None:
     """The same pass over a separate file of held-out people, who may be in the source too."""
     stays, most = None, run.table.max_rows_per_person
-    with at_rest(file) as rows:
-        if run.table.person_column is not None:
-            stays = bound_contributions(read_persons(rows, run.table), max_rows_per_person=most)
-        encode_rows(read_batches(rows, run.table), codecs_of(run.table), destination, stays=stays)
+    try:
+        with at_rest(file) as rows:
+            if run.table.person_column is not None:
+                stays = bound_contributions(read_persons(rows, run.table), max_rows_per_person=most)
+            encode_rows(read_batches(rows, run.table), codecs_of(run.table), destination, stays=stays)
+    except InvalidSource as error:
+        raise InvalidSource(f"evaluation.holdout: {error}") from None
 
 
 def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:

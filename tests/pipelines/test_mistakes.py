@@ -165,7 +165,10 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "text as ledger": (_text("ledger.db", "not a database, but long enough to look at " * 9), "not a database"),
     "output below a file": (_set("output", "directory", to="run.yaml/out"), "output.directory"),
     "a file as output": (_set("output", "directory", to="run.yaml"), "output.directory"),
-    "a hold-out file that is not there": (_set("evaluation", "holdout", to="test.parquet"), "no such file"),
+    "a hold-out file that is not there": (
+        _set("evaluation", "holdout", to="test.parquet"),
+        "evaluation.holdout: source ",
+    ),
     "a hold-out file that is the source": (_set("evaluation", "holdout", to="patients.parquet"), "is the source"),
     "a hold-out without a target": (
         _all(_set("evaluation", "holdout", to=0.2), _declare(target=None)),
