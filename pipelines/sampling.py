@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synth.errors import NotBuiltYet, UserError, VerificationFailed
+from synth.files import PRIVATE_FOLDER
 from synth.privacy.boundary import guarded
 from synth.privacy.outputs import SEALED, refuse_in_bundle
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 COMPLETED = "holds the rows of the input: private, as they are"
 LIKELIHOOD_COLUMN = "log_likelihood"
+MOST_SETS = 999
 
 
 def sample(
@@ -58,6 +62,16 @@ def sample(
     dicom: Annotated[
         bool, typer.Option("--dicom", help="Of images: write a new folder of DICOM files and labels.csv instead.")
     ] = False,
+    sets: Annotated[
+        int | None,
+        typer.Option(
+            "--sets",
+            min=2,
+            max=MOST_SETS,
+            help="Draw so many sets, each of --rows rows, into the new folder OUTPUT; for `synth.combine`.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Draw rows from a bundle's model, or complete a partial table by it. Costs no budget: it is post-processing.
 
@@ -65,18 +79,26 @@ def sample(
     """
     if dicom and complete is not None:
         raise UserError("--dicom does not go with --complete: it is for new pictures")
-    if output.is_dir() and not dicom:
+    if dicom and sets is not None:
+        raise UserError("--dicom does not go with --sets: draw one folder of pictures at a time")
+    if output.is_dir() and not dicom and sets is None:
         raise UserError(f"{output}: is a folder; name a file to write")
     if complete is None:
         if rows is None:
             raise UserError("--rows is needed: say how many rows to draw (or name a table with --complete)")
         if log_likelihood:
             raise UserError("--log-likelihood goes with --complete")
-        made = sample_to_file(
-            bundle, rows=rows, where=where or [], balance=balance, seed=seed, output=output, dicom=dicom
-        )
-        typer.echo(f"{made} rows drawn; this cost no budget", err=True)
+        if sets is not None:
+            sample_sets(bundle, sets, rows=rows, where=where or [], balance=balance, seed=seed, output=output)
+            typer.echo(f"{sets} sets of {rows} rows drawn; this cost no budget", err=True)
+        else:
+            made = sample_to_file(
+                bundle, rows=rows, where=where or [], balance=balance, seed=seed, output=output, dicom=dicom
+            )
+            typer.echo(f"{made} rows drawn; this cost no budget", err=True)
     else:
+        if sets is not None:
+            raise UserError("--sets does not go with --complete: draw rows, or fill a table")
         if where or balance:
             option = "--where" if where else "--balance"
             raise UserError(f"{option} does not go with --complete: the cells that are there are the conditions")
@@ -89,6 +111,30 @@ def sample(
             err=True,
         )
     typer.echo(output.resolve())
+
+
+def sample_sets(
+    bundle: Path, sets: int, *, rows: int, where: list[str], output: Path, balance: str | None, seed: int | None
+) -> None:
+    """Draw several sets of rows, each by itself, into a new folder that appears whole; a seed gives each its own.
+
+    Raises as `sample_to_file` does, and UserError for a folder that is there already.
+    """
+    import numpy as np
+
+    if output.exists():
+        raise UserError(f"{output}: is there already; name a new folder for the sets")
+    _refuse_places(bundle, output)
+    aside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
+    aside.mkdir(mode=PRIVATE_FOLDER)
+    try:
+        for number in range(1, sets + 1):
+            own = None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+            place = aside / f"set-{number:03d}.parquet"
+            sample_to_file(bundle, rows=rows, where=where, output=place, balance=balance, seed=own)
+        aside.rename(output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def sample_to_file(

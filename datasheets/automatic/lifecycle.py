@@ -80,7 +80,11 @@ def guidance(read: Reading) -> tuple[str, ...]:
         f"The {plural(read('data.rows'), 'row')} are not observations. Standard errors, p-values and"
         " confidence intervals computed as if they were are too small, because they leave out the"
         " noise and the model's error."
-        " Drawing more rows makes them smaller still and the error no smaller.",
+        " Drawing more rows makes them smaller still and the error no smaller. Several sets drawn from the model (synth"
+        " sample --sets) show the sampling of rows, and the combining rules of multiple imputation (synth.combine) add"
+        " it up with that of the source; but all sets share the model and its noise, which no rule of that kind sees"
+        " (Räisä, Jälkö, Kaski and Honkela 2023, on noise-aware inference). Where the noise of an estimate is stated,"
+        " add its variance.",
         "Small groups are untrustworthy. Noise is the same in every cell of a table, so it drowns"
         " small counts"
         " first; see the standard deviation of each release under errors and noise.",

@@ -203,6 +203,37 @@ class TestCompletion:
         assert [path.name for path in tmp_path.iterdir()] == ["private"]
 
 
+class TestSets:
+    def test_each_is_drawn_by_itself_and_a_seed_repeats_them_all(
+        self, bundle: Path, synth: Any, tmp_path: Path
+    ) -> None:
+        found = []
+        for folder, seed in (("first", 4), ("again", 4), ("other", 5)):
+            outcome = synth("sample", bundle, "--rows", 30, "--sets", 3, "--seed", seed, "-o", tmp_path / folder)
+            assert (outcome.code, outcome.out) == (0, f"{tmp_path / folder}\n"), outcome.err
+            assert "3 sets of 30 rows drawn; this cost no budget" in outcome.err
+            files = sorted((tmp_path / folder).iterdir())
+            assert [file.name for file in files] == [f"set-{i:03d}.parquet" for i in (1, 2, 3)]
+            found += [pq.read_table(file).drop_columns("patient_nbr").to_pylist() for file in files]
+        assert all(len(rows) == 30 for rows in found)
+        assert found[:3] == found[3:6]
+        assert all(a != b for i, a in enumerate(found[3:]) for b in found[3 : 3 + i])
+        assert b"synthetic" in pq.read_schema(tmp_path / "first" / "set-001.parquet").metadata
+        assert {path.name for path in tmp_path.iterdir()} == {"first", "again", "other"}
+
+    def test_never_into_what_is_there_and_never_in_part(
+        self, bundle: Path, synth: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "kept").mkdir()
+        refused = synth("sample", bundle, "--rows", 5, "--sets", 2, "-o", tmp_path / "kept")
+        assert (refused.code, refused.err.count("\n")) == (2, 1) and "is there already" in refused.err
+        inside = synth("sample", bundle, "--rows", 5, "--sets", 2, "-o", bundle / "more")
+        assert inside.code == 2 and "lies in a bundle" in inside.err
+        monkeypatch.setattr("synth.parquet.write_file", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        assert synth("sample", bundle, "--rows", 5, "--sets", 2, "-o", tmp_path / "sets").code == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 @pytest.mark.parametrize("inside", ["rows.parquet", "data/part-00000.parquet", "link/part-00000.parquet"])
 @pytest.mark.parametrize("place", ["BUNDLE", "another", "bundle.partial"])
 def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: Path, place: str, inside: str) -> None:
@@ -237,6 +268,8 @@ def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: 
         (("--complete", "PARTIAL", "--dicom"), "--dicom does not go with --complete"),
         (("--rows", "5", "--dicom"), "--dicom is for images"),
         (("--complete", "PARTIAL", "--rows", 4), "leave --rows out"),
+        (("--complete", "PARTIAL", "--sets", 2), "--sets does not go with --complete"),
+        (("--rows", 5, "--sets", 2, "--dicom"), "--dicom does not go with --sets"),
     ],
 )
 def test_mistakes(
