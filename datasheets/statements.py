@@ -13,6 +13,11 @@ def unit_in_words(read: Reading) -> str:
     """What one privacy unit is, and what follows for a person with several of them."""
     rows = read("privacy.max_rows_per_person")
     text = f"One {read('privacy.privacy_unit')} of the source."
+    if read("quality.held_out") is not None and not held_out_by_coins(read):
+        text = (
+            f"One {read('privacy.privacy_unit')} of the source, of the separate file of held-out people, or of both: what"
+            " each of the two may tell of a person is added up."
+        )
     if read("privacy.privacy_unit") == "row":
         return text + (
             " The steward declares that each person has at most one row. If a person had more, the"

@@ -9,8 +9,8 @@ With q̄ and ū their means and b the variance of the q_i between sets (divisor 
 
 and q̄ ± t_ν·√T is an interval. Reiter's rule is that of partially synthetic data; it is also right for rows drawn
 whole from one plainly fitted model, as those of `synth sample --sets` are, when each set has as many rows as the model
-was learned from (Raab, Nowok, Dibben 2016): ū stands for the sampling of the source, b/M for that of the rows. The second rule is
-for sets of which each has a model drawn by itself, which one bundle does not give.
+was learned from (Raab, Nowok, Dibben 2016): ū stands for the sampling of the source, b/M for that of the rows. The
+second rule is for sets of which each has a model drawn by itself, which one bundle does not give.
 
 NOTE: neither covers the noise of differential privacy, nor the model's error. Both are shared by all sets from one
 model, so that no number of sets shows them, and the intervals are too short by as much. Where the noise of an estimate

@@ -317,7 +317,7 @@ def _report_to_the_steward(folder: RunFolder, measured: Measurements) -> None:
         json.loads((folder.private / OUTSIDE).read_text()),
         rng=np.random.default_rng(0),
     )
-    if folder.run().config.evaluation.holds_out:
+    if (folder.private / EXACT_SCORE).exists():
         correct, wrong = json.loads((folder.private / EXACT_SCORE).read_text())
         scores["held_out"] = {"correct": correct, "wrong": wrong}
     if folder.run().table.rules:

@@ -81,6 +81,7 @@ def test_people_of_a_file(facts: PublicFacts, files: Any) -> None:
     }
     assert "who may be in the source too" in found["quality.html"]
     assert "divided by the public share" not in found["datasheet.md"]
+    assert "of the separate file of held-out people, or of both" in found["datasheet.md"]
 
 
 def test_without_one_nothing_is_said(facts: PublicFacts, files: Any) -> None:

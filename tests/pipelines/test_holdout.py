@@ -68,6 +68,7 @@ def test_people_held_out_by_coins(clinic: Any, synth: Any) -> None:
     held_out, report = read(bundle, "quality.json")["held_out"], internal(bundle)
     believable(held_out, report["held_out"])
     assert sum(report["held_out"].values()) + report["real_rows"] == rows
+    assert "<h3>Held-out people</h3>" in (bundle.parent / "internal" / "report.html").read_text()
     assert report["real_rows"] % 2 == 0  # people are on one side whole
     # Bin(200, .35) people are held out: fewer than 26 or more than 119 once in 10^10 runs.
     assert 26 <= sum(report["held_out"].values()) / 2 <= 119
