@@ -15,8 +15,8 @@ def unit_in_words(read: Reading) -> str:
     text = f"One {read('privacy.privacy_unit')} of the source."
     if read("quality.held_out") is not None and not held_out_by_coins(read):
         text = (
-            f"One {read('privacy.privacy_unit')} of the source, of the separate file of held-out people, or of both: what"
-            " each of the two may tell of a person is added up."
+            f"One {read('privacy.privacy_unit')} of the source, of the separate file of held-out people, or of both:"
+            " what each of the two may tell of a person is added up."
         )
     if read("privacy.privacy_unit") == "row":
         return text + (

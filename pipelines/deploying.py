@@ -82,7 +82,7 @@ def _scheduled(
     from datasheets import load_answers
     from pipelines.deployment import Deployment, slots
     from synth.prepare import check, events_of
-    from synth.privacy.composition import epsilon_of
+    from synth.privacy.composition import cost_of_run, epsilon_of
     from synth.privacy.ledger import Ledger, format_epsilon
 
     load_answers(run.config.answers)
@@ -93,7 +93,7 @@ def _scheduled(
     left = book.runs_left(population, events)
     year = [date for date in slots(cron, timezone, most=MOST_SLOTS, now=now) if date < now + timedelta(days=365)]
     if left is None:
-        events_of_year = [*book.charged_events(population), *events * len(year)]
+        events_of_year = [*book.charged_events(population), *cost_of_run(events) * len(year)]
         typer.echo(
             f"warning: population {population!r} has no cap: the next {len(year)} slots, at most a year, bring it to "
             f"ε={format_epsilon(epsilon_of(events_of_year, privacy.delta))}; set one with `synth budget cap`",

@@ -109,20 +109,29 @@ def test_a_numeric_target_a_declared_count_and_a_pair_drawn_once(
     clinic: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The declared rows are not those that coins have left: how many these are stays noised."""
-    from synth import stages
+    from synth.tables import stages
 
-    real, charged = stages.table_stages.score, []
+    real, save, log, totals = stages.score, stages.save_measurements, [], []
 
     def twice(folder: Any, charge: Any) -> None:
         for _ in range(2):
-            real(folder, lambda event: charged.append(event.name) or charge(event))
+            real(folder, lambda event: log.append(event.name) or charge(event))
 
-    monkeypatch.setattr(stages.table_stages, "score", twice)
+    class Watched(stages.NoiseSource):
+        def add_to(self, exact: Any, noise_scale: float) -> Any:
+            if exact.shape == (2,):
+                log.append("draw")
+            return super().add_to(exact, noise_scale)
+
+    monkeypatch.setattr(stages, "score", twice)
+    monkeypatch.setattr(stages, "NoiseSource", Watched)
+    monkeypatch.setattr(stages, "save_measurements", lambda *its: totals.append(its[0].total) or save(*its))
     clinic.schema |= {"target": "age", "row_count": 1000}
     clinic.run["privacy"]["epsilon"] = EPSILON
     clinic.run["evaluation"] = {"holdout": 0.5}
     bundle = quick_run(clinic.write().run_yaml)
-    assert charged == [SCORE]
+    assert log == [SCORE, "draw"]
+    assert len(totals) == 1 and totals[0] < 300  # of 400 rows; Bin(400, .5) passes 280 once in 10^15 runs
     assert pq.ParquetFile(bundle / "data" / "part-00000.parquet").metadata.num_rows == 1000
     held_out = read(bundle, "quality.json")["held_out"]
     believable(held_out, internal(bundle)["held_out"])
