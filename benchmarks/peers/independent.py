@@ -20,7 +20,9 @@ def main() -> None:
     table, out = task.table(), {}
     for name, size in task.sizes.items():
         counts = np.bincount(table[name], minlength=size) + rng.normal(0, noise, size)
-        kept = denoise(counts, float(noise)) if size > WIDE else np.maximum(counts, 0)
+        kept = np.maximum(counts, 0)
+        if size > WIDE:
+            kept = denoise(counts, float(noise), np.ones(size), max(1.0, float(counts.sum()))).mass
         share = kept / kept.sum() if kept.sum() > 0 else np.full(size, 1 / size)
         out[name] = rng.choice(size, task.rows, p=share)
     task.write(pd.DataFrame(out))
