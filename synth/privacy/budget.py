@@ -82,7 +82,7 @@ def one_way_share(epsilon: float, candidate_pairs: int) -> float:
     if candidate_pairs == 0:
         return 1.0
     if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
-        return 0.4
+        return 0.6 if epsilon <= 0.5 else 0.4
     if epsilon <= 0.2:
         return 0.35
     if epsilon <= 0.5:
