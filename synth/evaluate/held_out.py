@@ -51,20 +51,23 @@ class Classifier:
         parts = [(self._features(codes), self._classes(codes)) for codes in synthetic]
         features, classes = (np.concatenate(part) for part in zip(*parts, strict=True))
         self.training_rows = len(classes)
-        self._known: IntArray = np.unique(classes)
+        self._known, often = np.unique(classes, return_counts=True)
+        self._usual = self._known[often.argmax()]
+        self._told = ~np.isnan(features).all(axis=0)  # boosting fails on a column that is missing throughout
         self._model: Any = None
-        if len(self._known) > 1:  # else the only class there is
+        if len(self._known) > 1 and self._told.any():  # else the usual class is all there is to say
             ordered = np.array([codec.ordered for codec in self._codecs.values()])
-            self._model = fitted(classifiers()[BOOSTING], features, classes, ordered)
+            told = self._told
+            self._model = fitted(classifiers()[BOOSTING], features[:, told], classes, ordered[told])
 
     def predict(self, codes: Codes) -> IntArray:
         """The likeliest class of each row, given its codes [rows]."""
         features = self._features(codes)
         if self._model is None or len(features) == 0:
-            return np.full(len(features), self._known[0])
+            return np.full(len(features), self._usual)
         # Sums over trees, row by row. Not probabilities: an exponential may differ in its last bit with the place
         # that a row has in the batch, and somebody else's row would then decide a tie.
-        scores = np.asarray(self._model.decision_function(features))
+        scores = np.asarray(self._model.decision_function(features[:, self._told]))
         best = scores > 0 if scores.ndim == 1 else scores.argmax(axis=1)
         return np.asarray(self._known[best.astype(np.int64)])
 

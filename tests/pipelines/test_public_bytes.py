@@ -70,7 +70,7 @@ def bundle_of(monkeypatch: pytest.MonkeyPatch, quick_run: Callable[[Path], Path]
                 "default_rng",
                 lambda seed=None: default_rng(list(stream.bytes(16)) if seed is None else seed),
             )
-            patch.setattr(prepare, "create_run_folder", lambda run: create_run_folder(run, now=NOW))
+            patch.setattr(prepare, "create_run_folder", lambda run, **_: create_run_folder(run, now=NOW))
             patch.setattr(Ledger, "open", lambda url: opened(url, clock=lambda: NOW))
             bundle = quick_run(run_yaml)
         files = {path.relative_to(bundle).as_posix(): path for path in sorted(bundle.rglob("*"))}

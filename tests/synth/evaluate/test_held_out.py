@@ -118,6 +118,22 @@ class TestTheClassifier:
         assert set(made.predict(cells_of(300, 11)).tolist()) == {0, 1}
         assert made.count(batches(cells_of(300, 11))).sum() == 300
 
+    @pytest.mark.parametrize("rows", [1, 2, 3, 40])
+    def test_of_few_rows_and_columns_that_are_missing_throughout(
+        self, schema_of: Callable[..., Schema], rows: int
+    ) -> None:
+        names = ("income", "city", "smoker", "seen", "died")
+        odd = codecs_of(schema_of(*names, target="died"))
+        for seed, gone in itertools.product(range(4), [(), ("income", "city"), names[:-1]]):
+            rng = np.random.default_rng([rows, seed])
+            cells = {f"cells:{name}": rng.integers(0, codec.size, rows, np.int32) for name, codec in odd.items()}
+            cells |= {f"cells:{name}": np.full(rows, odd[name].missing, np.int32) for name in gone}
+            made = Classifier([cells], odd, target="died", class_of_cell=np.arange(2))
+            tested = {f"cells:{name}": rng.integers(0, codec.size, 25, np.int32) for name, codec in odd.items()}
+            assert made.count([tested]).sum() == 25
+            if len(gone) == 4:  # nothing to tell by: the usual class
+                assert set(made.predict(tested).tolist()) == {int(np.bincount(cells["cells:died"]).argmax())}
+
     def test_of_one_class_alone_names_it(self, codecs: dict[str, Codec], cells_of: MakeCells) -> None:
         """Which classes the synthetic rows have is no reason to fail: it would tell nothing, and help nobody."""
         cells = cells_of(50, 12)
