@@ -66,6 +66,8 @@ def deploy(
         made, facts = _scheduled(run, ledger, name, cron=cron, timezone=timezone, work_pool=work_pool, now=now)
     with server() as client:
         deployment_id = register(client, made)
+    if warning := facts.pop("warning", None):  # after all that could end in an error, which is one line
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
         dates = [date.isoformat() for date in coming]
         printed = {"deployment": made.full_name, "id": str(deployment_id), "work_pool": work_pool, "next": dates}
@@ -92,18 +94,17 @@ def _scheduled(
     population, privacy, events = run.declared.ledger_population, run.config.privacy, events_of(run)
     left = book.runs_left(population, events)
     year = [date for date in slots(cron, timezone, most=MOST_SLOTS, now=now) if date < now + timedelta(days=365)]
+    warning = None
     if left is None:
         events_of_year = [*book.charged_events(population), *cost_of_run(events) * len(year)]
-        typer.echo(
-            f"warning: population {population!r} has no cap: the next {len(year)} slots, at most a year, bring it to "
-            f"ε={format_epsilon(epsilon_of(events_of_year, privacy.delta))}; set one with `synth budget cap`",
-            err=True,
+        warning = (
+            f"population {population!r} has no cap: the next {len(year)} slots, at most a year, bring it to "
+            f"ε={format_epsilon(epsilon_of(events_of_year, privacy.delta))}; set one with `synth budget cap`"
         )
     elif left < len(year):
-        typer.echo(
-            f"warning: the cap of population {population!r} leaves {left} such runs, the last on "
-            f"{year[left - 1]:%Y-%m-%d}; later slots end as RefusedByBudget and spend nothing",
-            err=True,
+        warning = (
+            f"the cap of population {population!r} leaves {left} such runs, the last on "
+            f"{year[left - 1]:%Y-%m-%d}; later slots end as RefusedByBudget and spend nothing"
         )
     deployment = Deployment(
         flow="synth-scheduled",
@@ -116,7 +117,7 @@ def _scheduled(
         population=population,
         description=f"Synthetic data of {population}: ε={privacy.epsilon:g}, δ={privacy.delta:g} a run.",
     )
-    return deployment, {"population": population, "runs_left": left, "slots_a_year": len(year)}
+    return deployment, {"population": population, "runs_left": left, "slots_a_year": len(year), "warning": warning}
 
 
 def _resample(
