@@ -190,11 +190,11 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
     events = events_of(run)
     cost = cost_of_run(events)
     population = run.declared.ledger_population
-    if forgotten := ledger.unspent(folder.run_id):
+    reservation, budget = ledger.run(folder.run_id), ledger.population(population)
+    if reservation is not None and (forgotten := reservation.unspent):
         # A run that fails is free if it has spent nothing: a release that forgets to spend must not go unseen.
         raise PrivacyRefusal(f"settle: {forgotten[0].name!r} was reserved and never spent; nothing may be published")
-    budget = ledger.population(population)
-    if budget is None:
+    if reservation is None or budget is None:
         raise PrivacyRefusal(f"settle: run {folder.run_id} has no reservation in this ledger; nothing may be published")
     delta = run.config.privacy.delta
     # Worked out before the account is closed: nothing that can fail comes between that and the statement.
@@ -219,7 +219,9 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         population_cap=budget.cap.epsilon if budget.cap else None,
         population_candidates=budget.candidates,
     )
-    facts = statement(ledger_head=ledger.settle(folder.run_id).hash)
+    # A run that died right after this has its entry already: it is charged once, whatever happens.
+    entry = ledger.settlement(folder.run_id) or ledger.settle(folder.run_id)
+    facts = statement(ledger_head=entry.hash)
     folder.note("privacy", facts.model_dump(mode="json"))
     folder.codes.unlink(missing_ok=True)
     folder.bins.unlink(missing_ok=True)

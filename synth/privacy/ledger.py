@@ -13,7 +13,6 @@ written here: events hold names and the constants of their mechanisms, all fixed
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -134,8 +133,8 @@ class Ledger:
     def close_failed(self, run_id: str) -> Entry | None:
         """End a run that failed with an error: void if nothing was drawn, else spent in full.
 
-        Does nothing when the run holds no open reservation. A killed or cancelled run must not come here: it stays
-        open, and an open reservation counts in full.
+        Does nothing when the run holds no open reservation. A killed or cancelled run must not come here, nor one
+        that can be resumed: it stays open, an open reservation counts in full, and it may still settle.
         """
         run = self._books().runs.get(run_id)
         if run is None or run.state != "open":
@@ -214,10 +213,15 @@ class Ledger:
         """Whether the run has ever reserved, whatever became of it."""
         return run_id in self._books().runs
 
-    def unspent(self, run_id: str) -> tuple[Event, ...]:
-        """The events that a run has reserved and not spent. None for one that the ledger has never heard of."""
-        run = self._books().runs.get(run_id)
-        return () if run is None else tuple((Counter(run.events) - Counter(run.spent)).elements())
+    def run(self, run_id: str) -> Reservation | None:
+        """A run's reservation as it stands now; None for one that the ledger has never heard of."""
+        return self._books().runs.get(run_id)
+
+    def settlement(self, run_id: str) -> Entry | None:
+        """The entry that ended a run as spent; None while it is open, or when it was void."""
+        entries = self._store.read()
+        _verified(entries)
+        return next((entry for entry in entries if (entry.kind, entry.run_id) == ("settle", run_id)), None)
 
     def charged_events(self, population: str) -> list[Composable]:
         """Everything that counts against the population, overlaps included; each run as `cost_of_run` has it."""

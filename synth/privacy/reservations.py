@@ -1,7 +1,7 @@
 """What the ledger's entries say: caps, overlaps, and reservations with the steps that may follow them.
 
     reserve ─┬─ spend … spend ─┬─ settle      charged in full
-             │                 └─ (nothing)   open: charged in full, also after a crash
+             │                 └─ (nothing)   open: charged in full, also after a crash; may go on
              └─ void                          costs nothing; only before the first spend
 
 The same transition serves a new entry (a wrong one is refused) and the replay of stored ones (a wrong
@@ -103,6 +103,11 @@ class Reservation:
         return self.state != "void"
 
     @property
+    def unspent(self) -> tuple[Event, ...]:
+        """The events that were reserved and not spent."""
+        return tuple((Counter(self.events) - Counter(self.spent)).elements())
+
+    @property
     def mu(self) -> float | None:
         """Gaussian-DP parameter of all its events, add/remove of one unit; None with DP-SGD, which has none."""
         return composed_mu(cost_of_run(self.events))
@@ -152,8 +157,7 @@ def _reserved(entry: Entry, payload: ReservePayload) -> Reservation:
 
 
 def _spent(run: Reservation, event: Event) -> Reservation:
-    waiting = Counter(run.events) - Counter(run.spent)
-    if waiting[event] < 1:
+    if event not in run.unspent:
         raise PrivacyRefusal(
             f"run {run.run_id!r} has no unspent reservation for {event.name!r}; each event is drawn once"
         )

@@ -93,6 +93,36 @@ class TestARunsSteps:
         assert [run.run_id for run in budget.open] == ["a"]
         assert budget.epsilon == pytest.approx(1, abs=2e-6)
 
+    def test_an_open_run_reads_as_a_settled_one_and_settles_once(self, ledger: Ledger) -> None:
+        """While a run waits to be resumed, every account says what it says afterwards, but that it is open."""
+        ledger.set_cap(PEOPLE, 3, DELTA)
+        ledger.declare_overlap("others", PEOPLE)
+        reserve(ledger, "a")
+        for event in events_of(1):
+            ledger.spend("a", event)
+        waiting, run = [ledger.population(name) for name in (PEOPLE, "others")], ledger.run("a")
+        assert all(budget is not None and budget.candidates == 1 and len(budget.open) == 1 for budget in waiting)
+        assert run is not None and (run.state, run.unspent, ledger.settlement("a")) == ("open", (), None)
+        entry = ledger.settle("a")
+        assert ledger.settlement("a") == entry
+        assert ledger.run("a") == replace(run, state="settled")
+        settled = [ledger.population(name) for name in (PEOPLE, "others")]
+        assert settled == [
+            budget and replace(budget, charged=tuple(replace(run, state="settled") for run in budget.charged))
+            for budget in waiting
+        ]
+
+    def test_what_is_unspent_is_known(self, ledger: Ledger) -> None:
+        assert (ledger.run("a"), ledger.settlement("a")) == (None, None)
+        reserve(ledger, "a")
+        first, second = events_of(1)
+        ledger.spend("a", second)
+        run = ledger.run("a")
+        assert run is not None and run.unspent == (first,)
+        reserve(ledger, "b")
+        ledger.void("b")
+        assert ledger.settlement("b") is None
+
     def test_void_run_costs_nothing_and_stays_visible(self, ledger: Ledger) -> None:
         reserve(ledger, "a")
         ledger.void("a")
