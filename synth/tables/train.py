@@ -44,6 +44,8 @@ PATIENCE = 120
 THINNING = 0.4
 LATENT_SIZE = 64
 CHECKPOINT_EVERY = 200
+LAST, FITTED = "last.ckpt", "fitted.ckpt"
+"""A generator's latest checkpoint, and the generator once it is fitted."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ class Fit:
 
 
 def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> Fit:
-    """Fit every member to the measurements. Checkpoints (of noised facts only) go to the given folder."""
+    """Fit every member to the measurements. Checkpoints (of noised facts only) go to the given folder.
+
+    A fit to the same measurements that died goes on from the checkpoints it finds there.
+    """
     encoding = encoding_of(measured)
     targets = targets_of(measured, encoding)
     if not encoding.names:
@@ -129,7 +134,10 @@ def _fit_member(
     *,
     number: int,
 ) -> Generator:
-    seed = secrets.randbits(63)  # the fit is post-processing: any seed will do, and none needs to be kept
+    files, folder = SafetensorsCheckpointIO(), checkpoints / f"member{number}"
+    last, fitted = folder / LAST, folder / FITTED
+    # The fit is post-processing: any seed will do. One that goes on needs its own, by which its noise was thinned.
+    seed = int(files.load_checkpoint(last)["seed"]) if last.exists() else secrets.randbits(63)
     generator = new_generator(
         classes=len(measured.class_sizes),
         sizes=encoding.sizes,
@@ -138,12 +146,16 @@ def _fit_member(
         hidden_size=settings.hidden_size,
         seed=seed,
     )
+    if fitted.exists():
+        generator.load_state_dict(files.load_checkpoint(fitted))
+        return generator.eval()
     start_from_one_ways(generator, measured, encoding)
-    module = MomentFit(generator, targets, steps=settings.steps, learning_rate=settings.learning_rate, seed=seed ^ 1)
+    module = MomentFit(generator, targets, steps=settings.steps, learning_rate=settings.learning_rate, seed=seed)
     with quiet_lightning():
-        trainer = _trainer(settings, checkpoints / f"member{number}", number)
-        trainer.fit(module, DataLoader(range(settings.steps), batch_size=None))  # type: ignore[arg-type]
+        steps: Any = DataLoader(range(settings.steps), batch_size=None)  # type: ignore[arg-type]
+        _trainer(settings, folder, number).fit(module, steps, ckpt_path=last if last.exists() else None)
     generator.load_state_dict(module.best)
+    files.save_checkpoint(dict(generator.state_dict()), fitted)
     return generator.cpu().eval()
 
 
@@ -158,6 +170,7 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*number of training batches.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*checkpoint that ended before the epoch ended.*")
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         yield
 
@@ -173,7 +186,13 @@ def start_from_one_ways(generator: Generator, measured: Measurements, encoding: 
 def _trainer(settings: FitSettings, folder: Path, number: int) -> pl.Trainer:
     terminal = sys.stderr.isatty()
     callbacks: list[Callback] = [
-        ModelCheckpoint(dirpath=folder, filename="last", every_n_train_steps=CHECKPOINT_EVERY, save_top_k=1),
+        ModelCheckpoint(
+            dirpath=folder,
+            filename=Path(LAST).stem,
+            every_n_train_steps=CHECKPOINT_EVERY,
+            save_top_k=1,
+            enable_version_counter=False,  # of a fit that goes on, the file is there already
+        ),
         TQDMProgressBar(refresh_rate=10) if terminal else _PlainProgress(number, settings.members),
     ]
     return pl.Trainer(
@@ -231,14 +250,15 @@ def moments_loss(shares: Tensor, targets: Targets, *, with_pseudo: bool = False)
 class MomentFit(pl.LightningModule):
     """One generator fitted to one set of noised moments.
 
-    `best` holds the averaged weights of the step that agreed best with the independent half of the noise.
+    `best` holds the averaged weights of the step that agreed best with the independent half of the noise. `seed`
+    decides how the noise is thinned; the generator was drawn by it too.
     """
 
     def __init__(self, generator: Generator, targets: Targets, *, steps: int, learning_rate: float, seed: int) -> None:
         super().__init__()
         self.generator = generator
-        self.steps, self.learning_rate = steps, learning_rate
-        randomness = torch.Generator().manual_seed(seed)
+        self.steps, self.learning_rate, self.seed = steps, learning_rate, seed
+        randomness = torch.Generator().manual_seed(seed ^ 1)  # the weights are drawn by the seed itself
         self._fit, self._check = targets.thinned(THINNING, randomness)
         self._average = copy.deepcopy(generator).requires_grad_(False)
         self.best: Mapping[str, Tensor] = copy.deepcopy(generator.state_dict())
@@ -266,8 +286,24 @@ class MomentFit(pl.LightningModule):
         self.log("chi", loss.detach(), prog_bar=True)
         return loss
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the seed and the best weights so far too; the last ones and their average are there anyway."""
+        checkpoint |= {"seed": self.seed, "best": (self.best_step, self.best_check, dict(self.best))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from what was kept."""
+        self.best_step, self.best_check, self.best = checkpoint["best"]
+
+    def on_train_start(self) -> None:
+        """A checkpoint is written before its step has ended in `on_train_batch_end`; this ends it."""
+        if self.global_step:
+            self._follow()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Average the weights; now and then compare with the independent half of the noise."""
+        self._follow()
+
+    def _follow(self) -> None:
         decay = min(0.98, (self.global_step + 1) / (self.global_step + 10))
         with torch.no_grad():
             for mean, value in zip(self._average.parameters(), self.generator.parameters(), strict=True):

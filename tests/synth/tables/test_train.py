@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from synth.config import Synthesizer
 from synth.schema import Schema
+from synth.tables import train
 from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
 from synth.tables.measure import Measurements
@@ -281,6 +282,47 @@ class TestCheckpoints:
         assert resumed.global_step == 20
         for name, value in whole.generator.state_dict().items():
             assert torch.allclose(rest.generator.state_dict()[name], value, atol=1e-5), name
+
+    @pytest.mark.parametrize("step", [30, 60], ids=["between checkpoints", "after the last"])
+    def test_a_fit_that_died_ends_as_if_it_had_not(
+        self, measured: Measurements, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+    ) -> None:
+        """Weights, thinned noise and the step that was best: all of it is taken up from the last checkpoint."""
+        seeds = iter(range(1, 100))
+        monkeypatch.setattr("secrets.randbits", lambda _: next(seeds))
+        monkeypatch.setattr(train, "CHECKPOINT_EVERY", 20)
+        settings = replace(SETTINGS, members=2, steps=60)
+        whole = fit(measured, settings, checkpoints=tmp_path / "whole")
+
+        seeds = iter(range(1, 100))
+        real, member = MomentFit.on_train_batch_end, 0
+
+        def dies(self: MomentFit, *batch: Any) -> None:
+            nonlocal member
+            member += self.global_step == 1
+            if (member, self.global_step) == (2, step):
+                raise RuntimeError
+            real(self, *batch)
+
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+            patch.setattr(MomentFit, "on_train_batch_end", dies)
+            fit(measured, settings, checkpoints=tmp_path / "parts")
+        assert {path.name for path in (tmp_path / "parts").rglob("*.ckpt")} == {train.LAST, train.FITTED}
+        taken: list[int] = []
+
+        def counts(self: MomentFit, *batch: Any) -> None:
+            taken.append(self.global_step)
+            real(self, *batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MomentFit, "on_train_batch_end", counts)
+            resumed = fit(measured, settings, checkpoints=tmp_path / "parts")
+        assert taken == list(range(step // 20 * 20 + 1, 61))
+        assert resumed.chi == pytest.approx(whole.chi, rel=1e-4)
+        for one, other in zip(resumed.members, whole.members, strict=True):
+            for name, value in one.state_dict().items():
+                assert torch.allclose(other.state_dict()[name], value, atol=1e-5), name
+        assert len(list((tmp_path / "parts").rglob("*"))) == 6  # two folders of two files: no version of any
 
     def test_the_fit_itself_leaves_no_other_file(self, fitted: tuple[Fit, Path]) -> None:
         _, folder = fitted
