@@ -23,7 +23,7 @@ from pipelines.drafting import draft_schema, write_templates
 from pipelines.evaluating import evaluate
 from pipelines.listing import runs
 from pipelines.sampling import sample
-from synth.errors import NotBuiltYet, SynthError, UserError
+from synth.errors import SynthError, UserError
 from synth.privacy.boundary import without_values
 
 app = typer.Typer(
@@ -110,7 +110,9 @@ def plan(run_yaml: RunFile, ledger: LedgerUrl = None, as_json: AsJson = False) -
 @app.command()
 def run(
     run_yaml: RunFile,
-    resume: Annotated[bool, typer.Option("--resume", help="Not offered by this version.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the latest run that has died, from what it has saved.")
+    ] = False,
     ledger: LedgerUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -118,15 +120,16 @@ def run(
 
     The budget is reserved in the ledger before the first private row is read. The last line of stdout is the bundle's
     path; everything else goes to stderr.
+
+    With --resume, a run of this run.yaml that died goes on from its noised measurements and its last checkpoint, or
+    with the stage it had come to. Nothing is drawn again and nothing more is charged.
     """
-    if resume:
-        raise NotBuiltYet("--resume is not offered by this version; start a new run (what was spent stays spent)")
     from pipelines.running import run_pipeline
 
     url = _ledger_of(run_yaml, ledger)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints: stdout is for the result alone
-            bundle = run_pipeline(run_yaml, url)
+            bundle = run_pipeline(run_yaml, url, resumed=resume)
     except KeyboardInterrupt:
         raise SynthError("stopped; what was reserved stays spent") from None
     typer.echo(json.dumps({"bundle": str(bundle)}) if as_json else str(bundle))

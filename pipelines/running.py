@@ -1,7 +1,8 @@
-"""`synth run`: check, then run the flow on Prefect, and return the finished bundle."""
+"""`synth run`: check, then run the flow on Prefect, and return the finished bundle; `--resume` goes on with a run."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from datasheets import load_answers
@@ -12,14 +13,17 @@ from synth.errors import SynthError
 from synth.prepare import prepare
 from synth.privacy.boundary import guarded
 from synth.privacy.ledger import Ledger
-from synth.run_folder import private_umask
+from synth.resume import can_be_resumed, resume
+from synth.run_folder import RunFolder, private_umask
+
+logger = logging.getLogger(__name__)
 
 
-def run_pipeline(run_file: Path, ledger_url: str) -> Path:
-    """The bundle of a new run. Raises SynthError with a text free of private values."""
+def run_pipeline(run_file: Path, ledger_url: str, *, resumed: bool = False) -> Path:
+    """The bundle of a new run, or of one that is resumed. Raises SynthError with a text free of private values."""
     private_umask()
-    load_answers(load_run(run_file).config.answers)
-    folder = prepare(run_file, Ledger.open(ledger_url, create=False))
+    ledger = Ledger.open(ledger_url, create=False)
+    folder = resume(run_file, ledger) if resumed else _new(run_file, ledger)
     quiet_prefect()
     with guarded("run", folder.internal):
         # Prefect and torch take seconds to load, and a mistake should not take seconds to be told.
@@ -33,8 +37,18 @@ def run_pipeline(run_file: Path, ledger_url: str) -> Path:
         except Stopped as stopped:
             reason = stopped.reason or SynthError(str(stopped))
         except SynthError:  # of the server: the flow's own come as `Stopped`
-            folder.delete()
+            if not resumed:
+                folder.delete()
             raise
         if reason is not None:
             raise reason
     return folder.bundle
+
+
+def _new(run_file: Path, ledger: Ledger) -> RunFolder:
+    run = load_run(run_file)
+    load_answers(run.config.answers)
+    folder = prepare(run_file, ledger)
+    if earlier := can_be_resumed(run, ledger):
+        logger.warning("warning: run %s has died and is paid for; --resume would go on with it", earlier.run_id)
+    return folder

@@ -47,13 +47,18 @@ def check(run_file: Path, ledger: Ledger) -> Run:
         layout, _ = plan_run(run)
         refuse_too_large(layout, codecs_of(run.table))
     ledger.refuse_if_over_cap(run.declared.ledger_population, events_of(run))
+    check_source(run)
+    return run
+
+
+def check_source(run: Run) -> None:
+    """Look at the header of the source alone: names and physical types. Raises InvalidSource."""
     with guarded("prepare"):
         if run.images is None:
             check_header(run.rows, run.table)
             check_holdout(run)
         else:
             open_images(run.files, run.images)
-    return run
 
 
 def refuse_unscorable(run: Run, layout: Layout) -> None:

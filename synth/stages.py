@@ -6,6 +6,9 @@
 Private rows are seen by `encode`, `measure`, `refine`, `score` and the internal half of `evaluate` alone. Nothing is
 drawn before the ledger holds the reservation, and each event is marked as spent before its first draw. What a table
 and images do in a stage is in `synth.tables.stages` and `synth.images.stages`; what holds for both is here.
+
+A run that died goes through all stages again, and each leaves out what is done: a stage keeps its note last of all, so
+whoever finds the note finds the stage's output whole (`once`).
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Concatenate, ParamSpec, Protocol
 
 from synth import release
 from synth.config import Run
-from synth.errors import PrivacyRefusal
+from synth.errors import PrivacyRefusal, UserError
 from synth.facts import (
     AuditFacts,
     DataFacts,
@@ -43,11 +47,14 @@ from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of, repl
 from synth.privacy.events import Event
 from synth.privacy.ledger import Ledger, little_left
 from synth.privacy.statement import accountant, noise_protection, not_covered, renyi_epsilon
-from synth.run_folder import RunFolder
+from synth.resume import obstacle
+from synth.run_folder import CRITIC, SPLIT, RunFolder, delete_leftovers, software
 from synth.schema import public_yaml
 from synth.tables import stages as table_stages
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 LIBRARIES = ("numpy", "pyarrow", "pytorch-lightning", "safetensors", "scipy", "torch")
 
@@ -58,8 +65,11 @@ class Recipe(Protocol):
     def encode(self, folder: RunFolder) -> None:
         """One pass over the private rows into the run's working file."""
 
-    def measure(self, folder: RunFolder, charge: Callable[[Event], None]) -> float:
-        """All noised releases, each charged before its first draw, then saved whole; the noised number of rows."""
+    def measure(self, folder: RunFolder, charge: Callable[[Event], None]) -> None:
+        """All noised releases, each charged before its first draw, then saved whole."""
+
+    def noised_rows(self, folder: RunFolder) -> float:
+        """The noised number of rows, from the saved measurements."""
 
     def train(self, folder: RunFolder) -> None:
         """Fit the model to the noised measurements and save it."""
@@ -79,10 +89,33 @@ def recipe_of(run: Run) -> Recipe:
     return table_stages if run.images is None else image_stages
 
 
+def once(note: str) -> Callable[[Callable[Concatenate[RunFolder, P], None]], Callable[Concatenate[RunFolder, P], None]]:
+    """A stage that does nothing where the run's folder has this note already: the run died later, and goes on."""
+
+    def decorate(work: Callable[Concatenate[RunFolder, P], None]) -> Callable[Concatenate[RunFolder, P], None]:
+        @functools.wraps(work)
+        def stage(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            if not folder.has_noted(note):
+                work(folder, *args, **kwargs)
+
+        return stage
+
+    return decorate
+
+
 @guarded_stage
 def reserve(folder: RunFolder, ledger: Ledger) -> None:
-    """Reserve the run's whole budget. Raises BudgetExceeded; nothing has been read yet."""
+    """Reserve the run's whole budget. Raises BudgetExceeded; nothing has been read yet.
+
+    A run that is resumed has reserved before: its reservation has to stand, and what it drew has to be there. Raises
+    UserError otherwise.
+    """
     run = folder.run()
+    if (earlier := ledger.run(folder.run_id)) is not None:
+        if reason := obstacle(folder, earlier):
+            raise UserError(f"run {folder.run_id} {reason}; start a new run without --resume")
+        logger.info("reserve: run %s goes on; nothing more is charged", folder.run_id)
+        return
     reservation = ledger.reserve(
         population=run.declared.ledger_population,
         dataset=run.declared.dataset,
@@ -96,20 +129,27 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
 
 
 @guarded_stage
+@once("quality")
 def encode(folder: RunFolder) -> None:
-    """One pass over the private rows into the run's working file."""
+    """One pass over the private rows into the run's working file; again when a run goes on to a stage that wants it."""
+    if has_score(folder):
+        folder.note(SPLIT, False)
     recipe_of(folder.run()).encode(folder)
 
 
 @guarded_stage
+@once("delta")
 def measure(folder: RunFolder, ledger: Ledger) -> None:
     """All noised releases, each marked as spent in the ledger before its first draw, then saved whole."""
     run = folder.run()
-    rows = recipe_of(run).measure(folder, lambda event: _spend(ledger, folder, event))
-    note_large_delta(folder, run.config.privacy.delta, rows)
+    recipe = recipe_of(run)
+    if not folder.measured:
+        recipe.measure(folder, lambda event: _spend(ledger, folder, event))
+    note_large_delta(folder, run.config.privacy.delta, recipe.noised_rows(folder))
 
 
 @guarded_stage
+@once("model")
 def train(folder: RunFolder) -> None:
     """Fit the model to the noised measurements and save it. No private row is opened."""
     folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -122,16 +162,19 @@ def has_critic(folder: RunFolder) -> bool:
 
 
 @guarded_stage
+@once(CRITIC)
 def refine(folder: RunFolder, ledger: Ledger) -> None:
     """Refine the fitted generator of a table against a critic trained by DP-SGD; nothing for a run without one."""
     table_stages.refine(folder, lambda event: _spend(ledger, folder, event))
 
 
 @guarded_stage
+@once("data")
 def sample(folder: RunFolder) -> None:
     """Draw the synthetic rows from the model and write them as Parquet. No private row is opened."""
     run = folder.run()
     asked = run.config.output.rows
+    shutil.rmtree(folder.data, ignore_errors=True)  # of a draw that was cut short
     folder.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     mark = synthetic_metadata(
         epsilon=run.config.privacy.epsilon,
@@ -146,6 +189,7 @@ def sample(folder: RunFolder) -> None:
 
 
 @guarded_stage
+@once("audit")
 def audit(folder: RunFolder) -> None:
     """Audit the mechanism on the run's own synthetic rows. No private row is opened, so what is found is public.
 
@@ -153,6 +197,8 @@ def audit(folder: RunFolder) -> None:
     """
     with TemporaryDirectory(dir=folder.private) as work:
         found = recipe_of(folder.run()).audit(folder, Path(work))
+    if found.refuted:
+        folder.forget()  # before anyone knows: who resumed would ask for another verdict on the same release
     write_whole(folder.internal / "audit.json", json.dumps(found.facts.model_dump(mode="json"), indent=1))
     facts = refuse_refuted(found)
     folder.note("audit", facts.model_dump(mode="json"))
@@ -171,19 +217,23 @@ def score(folder: RunFolder, ledger: Ledger) -> None:
 
 
 @guarded_stage
+@once("quality")
 def evaluate(folder: RunFolder) -> None:
     """Public scores for the bundle, and the internal report for the steward."""
     quality, report = recipe_of(folder.run()).evaluate(folder)
-    folder.note("quality", quality.model_dump(mode="json"))
     try:
         report()
     except Exception as error:
         # Whether the bundle appears must not depend on a score of the exact rows.
         without_values("evaluate", error, folder.internal)
+    folder.note("quality", quality.model_dump(mode="json"))
+    if has_score(folder):
+        folder.note(SPLIT, True)
     logger.info("evaluate: public scores made; the internal report is for the steward alone")
 
 
 @guarded_stage
+@once("privacy")
 def settle(folder: RunFolder, ledger: Ledger) -> None:
     """Close the run's account as spent and keep the public statement of what it cost. Working rows are deleted."""
     run = folder.run()
@@ -223,9 +273,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
     entry = ledger.settlement(folder.run_id) or ledger.settle(folder.run_id)
     facts = statement(ledger_head=entry.hash)
     folder.note("privacy", facts.model_dump(mode="json"))
-    folder.codes.unlink(missing_ok=True)
-    folder.bins.unlink(missing_ok=True)
-    folder.held_out.unlink(missing_ok=True)
+    folder.forget_rows()
     logger.info("settle: ε=%g spent; this population has spent ε=%g in all", facts.epsilon, facts.population_epsilon)
 
 
@@ -239,7 +287,7 @@ def public_facts(folder: RunFolder) -> PublicFacts:
             created=folder.created(),
             dataset=run.declared.dataset,
             population=run.declared.ledger_population,
-            software=f"dp-synth {metadata.version('dp-synth')}",
+            software=software(),
             libraries={name: metadata.version(name) for name in LIBRARIES},
         ),
         privacy=PrivacyFacts.model_validate(folder.noted("privacy")),
@@ -252,18 +300,23 @@ def public_facts(folder: RunFolder) -> PublicFacts:
 
 @guarded_stage
 def seal(folder: RunFolder) -> Path:
-    """Seal the draft and make it the bundle in one rename."""
+    """Seal the draft and make it the bundle in one rename. Earlier runs of the same run.yaml that died are replaced."""
     release.seal(folder.draft)
     release.publish(folder.draft, folder.bundle, created=folder.created())
     logger.info("seal: the bundle is complete")
+    delete_leftovers(folder.path.parent)
     return folder.bundle
 
 
 def give_up(folder: RunFolder, ledger: Ledger) -> None:
     """After a failure: charge nothing if nothing was drawn, everything otherwise.
 
-    A run that was not charged and has nothing to tell the steward leaves no folder either.
+    A run that can be resumed keeps its account open, which charges it in full too. A run that was not charged and has
+    nothing to tell the steward leaves no folder either.
     """
+    if folder.measured and obstacle(folder, ledger.run(folder.run_id)) is None:
+        return
+    folder.forget()  # first: an account that closes with this in place is one that a finished run has settled
     ledger.close_failed(folder.run_id)
     if not ledger.charged(folder.run_id) and not any(folder.internal.glob("failure-*.txt")):
         folder.delete()

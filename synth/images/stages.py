@@ -66,8 +66,8 @@ def encode(folder: RunFolder) -> None:
     logger.info("encode: the pictures are encoded")
 
 
-def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
-    """All noised releases, each charged before its first draw, then saved whole; the noised number of pictures."""
+def measure(folder: RunFolder, charge: Callable[[Event], None]) -> None:
+    """All noised releases, each charged before its first draw, then saved whole."""
     run = folder.run()
     schema, plan = schema_of(run), plan_images_of(run)
     events = {event.name: event for event in plan.events}
@@ -82,7 +82,11 @@ def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
     ).measure()
     save_measurements(measured, folder.private)
     logger.info("measure: %d noised releases made and saved", len(plan.events))
-    return measured.total
+
+
+def noised_rows(folder: RunFolder) -> float:
+    """The noised number of pictures, from the saved measurements."""
+    return load_measurements(folder.private).total
 
 
 def train(folder: RunFolder) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from synth.files import write_whole
 from synth.privacy import budget
@@ -483,7 +483,8 @@ def save_measurements(measured: Measurements, folder: Path) -> None:
             arrays[f"by_class:{i}"] = table.by_class
         if table.summed is not None:
             arrays[f"summed:{i}"] = table.summed
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "measurements.safetensors")
+    whole = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+    write_whole(folder / "measurements.safetensors", whole)
     described = {
         "columns": list(measured.bin_of_cell),
         "class_size_noise": measured.class_size_noise,

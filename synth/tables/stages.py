@@ -32,7 +32,7 @@ from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.events import Event
 from synth.privacy.holdout import held_out_persons, held_out_rows
 from synth.privacy.noise import NoiseSource
-from synth.run_folder import RunFolder
+from synth.run_folder import CRITIC, RunFolder
 from synth.tables.codec import codecs_of
 from synth.tables.count import read_codes
 from synth.tables.decode import arrow_schema, decoder_of
@@ -102,8 +102,8 @@ def _encode_file(run: Run, file: Path, destination: Path) -> None:
         raise InvalidSource(f"evaluation.holdout: {error}") from None
 
 
-def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
-    """All noised releases, each charged before its first draw, then saved whole; the noised number of rows."""
+def measure(folder: RunFolder, charge: Callable[[Event], None]) -> None:
+    """All noised releases, each charged before its first draw, then saved whole."""
     run = folder.run()
     layout, plan = plan_run(run)
     events = {event.name: event for event in plan.events}  # of the very plan that is drawn from
@@ -123,11 +123,14 @@ def measure(folder: RunFolder, charge: Callable[[Event], None]) -> float:
     ).measure()
     save_measurements(measured, folder.private)
     logger.info("measure: %d noised releases made and saved", len(plan.releases))
-    return _rows_of_all(run, measured)
+
+
+def noised_rows(folder: RunFolder) -> float:
+    """The noised number of rows, those of held-out people included: training has a public share of them."""
+    return _rows_of_all(folder.run(), load_measurements(folder.private))
 
 
 def _rows_of_all(run: Run, measured: Measurements) -> float:
-    """The noised number of rows, those of held-out people included: training has a public share of them."""
     return measured.total / (1 - run.config.evaluation.share)
 
 
@@ -138,7 +141,7 @@ def train(folder: RunFolder) -> None:
     codecs = codecs_of(run.table)
     layout, _ = plan_run(run)
     settings = fit_settings(run, layout)
-    fitted = fit(measured, settings, checkpoints=folder.private / "checkpoints")
+    fitted = fit(measured, settings, checkpoints=folder.checkpoints)
     total, count = float(measured.class_sizes.sum()), run.table.row_count
     model = TableModel(
         schema=run.table,
@@ -177,6 +180,7 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     """Refine the fitted generator against a critic trained by DP-SGD, for a run whose critic has a share.
 
     The critic's event is charged before the first person is drawn. The refined model takes the fitted one's place.
+    Until that is saved, the note CRITIC says that what was drawn is not.
     """
     run = folder.run()
     layout, plan = plan_run(run)
@@ -200,6 +204,11 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
         max_grad_norm=recipe.max_grad_norm,
         noise_multiplier=event.noise_multiplier,
     )
+
+    def draw() -> None:
+        folder.note(CRITIC, False)
+        charge(event)
+
     refined = refine_generators(
         model.members,
         measured,
@@ -213,7 +222,7 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
             threads=fit_settings(run, layout).threads,
         ),
         config,
-        charge=lambda: charge(event),
+        charge=draw,
     )
     replace(model, members=refined.members).save(folder.model)
     critic = CriticFacts(
@@ -228,6 +237,7 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     )
     facts = ModelFacts.model_validate(folder.noted("model")).model_copy(update={"critic": critic})
     folder.note("model", facts.model_dump(mode="json"))
+    folder.note(CRITIC, True)
     logger.info("refine: the generator is refined by %d steps of its critic", event.steps)
 
 

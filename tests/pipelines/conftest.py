@@ -214,24 +214,35 @@ def process(home: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def quick_run(home: Path) -> Callable[[Path], Path]:
-    """Run a run.yaml by the flow's own wiring, without Prefect's engine, which takes seconds; returns the bundle."""
+def quick_flow(home: Path) -> Callable[[Path, str], None]:
+    """The flow's own wiring on a prepared folder, without Prefect's engine, which takes seconds."""
+
+    def call(folder: Path, url: str) -> None:
+        from pipelines import flow
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name, value in vars(flow).items() if hasattr(value, "task_key")]:
+                patch.setattr(flow, name, getattr(flow, name).fn)
+            umask = os.umask(0o077)
+            try:
+                flow.synth_run.fn(str(folder), url)
+            finally:
+                os.umask(umask)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def quick_run(quick_flow: Callable[[Path, str], None]) -> Callable[[Path], Path]:
+    """Run a run.yaml by the flow's own wiring; returns the bundle."""
 
     def call(run_yaml: Path) -> Path:
-        from pipelines import flow
         from synth import prepare
         from synth.privacy.ledger import Ledger
 
         url = f"sqlite:///{run_yaml.parent / 'ledger.db'}"
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name, value in vars(flow).items() if hasattr(value, "task_key")]:
-                patch.setattr(flow, name, getattr(flow, name).fn)
-            folder = prepare.prepare(run_yaml, Ledger.open(url))
-            umask = os.umask(0o077)
-            try:
-                flow.synth_run.fn(str(folder.path), url)
-            finally:
-                os.umask(umask)
+        folder = prepare.prepare(run_yaml, Ledger.open(url))
+        quick_flow(folder.path, url)
         return folder.bundle
 
     return call

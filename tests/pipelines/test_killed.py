@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,7 @@ class Aftermath:
     codes: dict[str, int]
     alive: dict[str, set[str]]  # run id → its folders while all runs were under way
     dead: dict[str, set[str]]  # run id → its folders when all had been killed or stopped
+    with_rows: set[str]  # runs with private rows in their folders, then
     account: dict[str, Any]  # budget show, then
 
 
@@ -121,6 +123,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, process:
         codes=json.loads(printed),
         alive=alive,
         dead=_folders(clinic.out),
+        with_rows=_with_rows(clinic.out),
         account=json.loads(shown.out),
     )
 
@@ -138,6 +141,10 @@ def _wait_until_ready(stalled: Iterable[Stalled]) -> None:
 
 def _folders(out: Path) -> dict[str, set[str]]:
     return {run.name: {path.name for path in run.iterdir()} for run in out.iterdir()}
+
+
+def _with_rows(out: Path) -> set[str]:
+    return {path.parent.parent.name for path in out.glob("*/private/encoded.arrow")}
 
 
 def test_runs_at_the_same_time_leave_each_others_working_files(aftermath: Aftermath) -> None:
@@ -175,12 +182,26 @@ def test_a_stopped_run_ends_with_one_line(aftermath: Aftermath, name: str) -> No
     assert aftermath.codes[name] == 1
     assert run.out == ""
     ours = [line for line in run.err if line.split(":")[0] not in {"reserve", "encode", "measure", "train"}]
-    assert ours == ["synth: stopped; what was reserved stays spent"]
+    assert len(ours) == 2 and ours[1] == "synth: stopped; what was reserved stays spent"
+    assert re.fullmatch("warning: run clinic-[0-9TZ]+-[0-9a-f]+ is not finished; --resume .*", ours[0])
 
 
-def test_a_stopped_run_deletes_its_working_files(aftermath: Aftermath) -> None:
-    left = [run for run, folders in aftermath.dead.items() if "private" in folders]
-    assert len(left) == len(KILLED)
+def test_a_stopped_run_deletes_its_private_rows(aftermath: Aftermath) -> None:
+    """A killed one cannot, and so has them until the next start; but for those that died after they had settled."""
+    assert len(aftermath.with_rows) == len(KILLED) - len(("document", "seal"))
+    assert all("private" in folders for folders in aftermath.dead.values())
+
+
+def test_the_latest_that_can_is_resumed(aftermath: Aftermath, synth: Any) -> None:
+    outcome = synth("run", aftermath.clinic.run_yaml, "--resume")
+    assert outcome.bundle.parent.name in aftermath.dead
+    assert synth("verify", outcome.bundle, "--ledger", aftermath.clinic.ledger_url).code == 0
+    shown = json.loads(
+        synth("budget", "show", "clinic-patients", "--ledger", aftermath.clinic.ledger_url, "--json").out
+    )
+    assert shown["charged_runs"] == aftermath.account["charged_runs"]
+    assert shown["epsilon"] == aftermath.account["epsilon"]
+    assert _with_rows(aftermath.clinic.out) == set()
 
 
 def test_the_next_run_works_and_deletes_what_the_killed_have_left(aftermath: Aftermath, synth: Any) -> None:

@@ -329,7 +329,7 @@ def test_outside_refuse_stops_before_the_first_draw(clinic: Any, synth: Any, spo
         (("fly",), "No such command"),
         (("run",), "Missing argument"),
         (("run", "run.yaml", "--fast"), "No such option"),
-        (("run", "run.yaml", "--resume"), "not offered by this version"),
+        (("run", "run.yaml", "--resume"), "no run of it is in"),
         (("run", "run.yaml", "again.yaml"), "again.yaml"),
         (("run", "run.yaml", "--ledger", "nowhere"), "sqlite:///"),
         (("plan", "nowhere.yaml"), "no such file"),
