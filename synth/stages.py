@@ -211,6 +211,7 @@ def has_score(folder: RunFolder) -> bool:
 
 
 @guarded_stage
+@once("quality")  # its facts are among those scores
 def score(folder: RunFolder, ledger: Ledger) -> None:
     """Noise how a classifier trained on the synthetic rows does on held-out people; nothing for a run without any."""
     table_stages.score(folder, lambda event: _spend(ledger, folder, event))
