@@ -433,7 +433,8 @@ def test_a_cancelled_run_stays_spent(clinic: Any, quick_run: Any, monkeypatch: p
         quick_run(clinic.run_yaml)
     (run,) = clinic.out.iterdir()
     assert account(clinic)["open_runs"] == [run.name]
-    assert {path.name for path in run.iterdir()} == {"internal"}
+    assert {path.name for path in run.iterdir()} == {"internal", "private"}  # noised, for --resume
+    assert not (run / "private" / "encoded.arrow").exists()
 
 
 @pytest.mark.parametrize(
