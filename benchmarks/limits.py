@@ -6,6 +6,7 @@ seconds of the clock say little.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -89,6 +90,9 @@ def run_limited(
             raise
         finally:
             watch.cancel()
+            # What it started and left behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         process.returncode = os.waitstatus_to_exitcode(code)
     cpu = used.ru_utime + used.ru_stime
     status, reason = _ending(process.returncode, late.is_set(), cpu, limits, folder / "stderr.txt")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,17 @@ def test_who_is_interrupted_leaves_nothing_running(
         run(limits, tmp_path, "import time; time.sleep(3600)")
     with pytest.raises(ProcessLookupError):
         os.kill(killed[0], 0)
+
+
+def test_what_a_command_leaves_behind_is_stopped(limits: Any, tmp_path: Path) -> None:
+    code = "import subprocess, sys; print(subprocess.Popen(['sleep', '3600']).pid)"
+    used = run(limits, tmp_path, code)
+    assert used.status == "ok"
+    left, deadline = Path(f"/proc/{int(used.stdout)}/stat"), time.monotonic() + 60
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        # Dead at last (Z), though its new parent may not have noticed.
+        while left.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            assert time.monotonic() < deadline
 
 
 def test_too_much_memory_fails(limits: Any, tmp_path: Path) -> None:
