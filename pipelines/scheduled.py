@@ -38,7 +38,7 @@ from synth.privacy.boundary import without_values
 from synth.privacy.ledger import Ledger
 from synth.privacy.outputs import refuse_in_bundle
 from synth.release import examine, in_words
-from synth.run_folder import private_umask
+from synth.run_folder import delete_leftovers, private_umask
 from synth.runs import point_to
 
 RESAMPLED = "resampled"
@@ -92,6 +92,7 @@ def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
     load_answers(run.config.answers)
     url = recalled(word, run.config.ledger.url)
     ledger, run_id = Ledger.open(url, create=False), f"{run.name}-{slot.stamp}"
+    delete_leftovers(run.config.output.directory)  # also where this slot is refused
     if ledger.knows(run_id) or (run.config.output.directory / run_id).exists():
         return _state(Failed, ALREADY_RAN)
     folder, stopped = prepare(run_file, ledger, run_id=run_id), None
@@ -101,13 +102,28 @@ def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
         synth_run.fn(str(folder.path), concealed(url))
     except Stopped as error:
         stopped = error
+    except SynthError as error:  # the ledger could not be asked what became of the run
+        stopped = Stopped(f"run: {type(error).__name__}", error)
     if stopped is not None:
         reason, where = stopped.reason or SynthError(str(stopped)), str(stopped).partition(":")[0]
-        return _failed(reason, where=where, charged=ledger.charged(run_id))
-    point_to(folder.bundle, always=True)
-    facts = PublicFacts.model_validate_json(folder.public_facts.read_bytes())
+        return _failed(reason, where=where, charged=_charged(ledger, run_id))
+    # A run that is sealed has succeeded, whatever becomes of what is told about it.
+    try:
+        point_to(folder.bundle, always=True)
+        facts = PublicFacts.model_validate_json(folder.public_facts.read_bytes())
+    except (OSError, ValueError, SynthError) as error:
+        logger.warning("warning: the run is complete, and `latest` may not name it (%s)", type(error).__name__)
+        return Completed(message=f"candidate {folder.bundle}")
     _publish(facts, folder.bundle, ledger)
     return Completed(message=f"{spent_in_words(facts)}; candidate {folder.bundle}")
+
+
+def _charged(ledger: Ledger, run_id: str) -> bool:
+    """Whether the run counts. A ledger that does not answer is taken to count it: a reservation counts in full."""
+    try:
+        return ledger.charged(run_id)
+    except SynthError:
+        return True
 
 
 def _publish(facts: PublicFacts, bundle: Path, ledger: Ledger) -> None:

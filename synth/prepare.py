@@ -29,8 +29,8 @@ MAX_SCORED_CLASSES = 30
 
 def prepare(run_file: Path, ledger: Ledger, *, run_id: str | None = None) -> RunFolder:
     """Check a run and make its folder, under a new id or the one that is given. Raises as `check` does."""
+    delete_leftovers(load_run(run_file).config.output.directory)  # also where this run is refused
     run = check(run_file, ledger)
-    delete_leftovers(run.config.output.directory)
     return create_run_folder(run, run_id=run_id)
 
 

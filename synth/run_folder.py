@@ -12,6 +12,7 @@ cannot go on.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -293,17 +294,22 @@ def _settings(run: Run) -> str:
 
 
 def _without_password(run_file: Path) -> bytes:
-    """run.yaml as it is, but for a password in the source's URL. Raises InvalidConfig where it cannot be cut out."""
-    content = run_file.read_bytes()
-    source = read_yaml(run_file).get("source")
-    url = source.get("url") if isinstance(source, dict) else None
-    if not isinstance(url, str):
-        return content
+    """run.yaml as it is, but for passwords in URLs. Raises InvalidConfig where one cannot be cut out."""
+    content, raw = run_file.read_bytes(), read_yaml(run_file)
+    for name in ("source", "ledger"):
+        section = raw.get(name)
+        url = section.get("url") if isinstance(section, dict) else None
+        if isinstance(url, str):
+            content = _without_password_of(url, content, run_file, f"{name}.url")
+    return content
+
+
+def _without_password_of(url: str, content: bytes, run_file: Path, place: str) -> bytes:
     # After the user's name, or among the parameters; what the environment fills in is no password yet.
     bare = re.sub(r"(://[^:@/?]*):(?!\$\{\w+\}@).*@", r"\1@", url)
     bare = re.sub(r"([?&])(?:ssl)?password=(?!\$\{\w+\}(?:&|$))[^&]*", r"\1", bare)
     if bare != url and url.encode() not in content:  # it is written in escapes, or over two lines
-        problem = "source.url: holds a password; take the url from the environment, as ${DB_URL}"
+        problem = f"{place}: holds a password; take the url from the environment, as ${{DB_URL}}"
         raise InvalidConfig(str(run_file), [problem])
     return content.replace(url.encode(), bare.encode())
 
@@ -349,18 +355,19 @@ def delete_leftovers(directory: Path, *, now: datetime | None = None) -> None:
     too_old = (now or datetime.now(UTC)) - timedelta(days=KEPT_DAYS)
     finished: set[str] = set()  # run.yaml files of which a run has a bundle; the latest runs come first
     for folder in runs_below(directory):
-        started = folder.started()
-        if folder.bundle.exists():
-            finished.add(started.get("file", ""))
-        if not folder.private.exists():
-            continue
-        with try_lock(folder.path) as free:
-            if not free:
+        with contextlib.suppress(OSError, ValueError):  # one that vanishes meanwhile is somebody else's doing
+            started = folder.started()
+            if folder.bundle.exists():
+                finished.add(started.get("file", ""))
+            if not folder.private.exists():
                 continue
-            if started.get("file") in finished or _moment(folder) < too_old:
-                folder.forget()
-            else:
-                folder.forget_rows()
+            with try_lock(folder.path) as free:
+                if not free:
+                    continue
+                if started.get("file") in finished or _moment(folder) < too_old:
+                    folder.forget()
+                else:
+                    folder.forget_rows()
 
 
 def runs_below(directory: Path) -> list[RunFolder]:

@@ -104,6 +104,8 @@ def prune(
         run
         for run in list_runs(directory, revocations=revocations)
         if run.state in REMOVABLE and not run.latest and datetime.fromisoformat(run.created) < youngest
+        # What was paid for and can still be resumed goes by itself when its time is over.
+        if run.bundle is not None or not RunFolder(directory / run.run).saved
     ][keep:]
     if dry_run:
         return tuple(old)

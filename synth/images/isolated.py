@@ -22,6 +22,7 @@ SECONDS = 120.0
 """A file that takes longer is one that cannot be read."""
 SECONDS_TO_START = 300.0
 PIECE = 1 << 20
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 """Threads would each take of the address space."""
 
@@ -70,7 +71,10 @@ class Isolated:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": paths} | ENVIRONMENT,
+            # Decoders meet hostile files: no secret of the environment is handed on.
+            env={name: os.environ[name] for name in PASSED_ON if name in os.environ}
+            | {"PYTHONPATH": paths}
+            | ENVIRONMENT,
         )
         try:
             self._exchange(process, [self._form.model_dump_json(exclude_none=True).encode()], SECONDS_TO_START)

@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.flow import Stopped
 from synth.config import load_run
 from synth.errors import SynthError, UserError
 from synth.images import stages as image_stages
@@ -351,6 +350,8 @@ def test_a_run_that_is_not_the_same_any_more_is_refused(table: Dead, change: Any
 def test_values_of_the_environment_are_part_of_a_run(
     clinic: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pipelines.flow import Stopped  # Prefect reads its home when it is imported
+
     monkeypatch.setenv("STEPS", "20")
     clinic.run["synthesizer"]["steps"] = "${STEPS}"
     clinic.write()
@@ -373,6 +374,8 @@ def test_a_living_run_is_not_resumed(table: Dead) -> None:
 
 def test_of_two_that_resume_at_once_one_is_refused(table: Dead, synth: Any) -> None:
     """Both have found the run; the second comes while the first is at work, and once more when it has finished."""
+    from pipelines.flow import Stopped  # Prefect reads its home when it is imported
+
     dead = table.at("trained")
     folder = resume(dead.run_yaml, dead.ledger)
     with hold(folder), pytest.raises(Stopped) as stop:
@@ -408,6 +411,8 @@ def test_a_new_run_says_what_could_be_resumed_and_replaces_it(table: Dead, synth
 def test_a_stage_that_fails_can_be_tried_again(
     table: Dead, synth: Any, monkeypatch: pytest.MonkeyPatch, drawn: list[int], stage: str
 ) -> None:
+    from pipelines.flow import Stopped  # Prefect reads its home when it is imported
+
     dead = table.at("measured")
     body = {
         "train": "synth.tables.stages.fit",
@@ -428,6 +433,8 @@ def test_a_stage_that_fails_can_be_tried_again(
 
 
 def test_a_refuted_claim_is_not_asked_about_again(table: Dead, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.flow import Stopped  # Prefect reads its home when it is imported
+
     dead = table.at("sampled")
     real = vars(table_stages)["audit_of_rows"]
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="audit: ClaimRefuted"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -60,6 +61,11 @@ def regressors() -> dict[str, Maker]:
 def fitted(make: Maker, features: FloatArray, answers: npt.NDArray[Any], ordered: BoolArray) -> Any:
     """A model trained on features [rows, columns] and answers [rows]; it may be far from converged and says nothing."""
     model = make(ordered, features)
+    if is_classifier(model):
+        # Boosting sets a stratified part of many rows aside, which cannot be done with a class of one row.
+        _, place, counts = np.unique(answers, return_inverse=True, return_counts=True)
+        if (counts > 1).sum() > 1:
+            features, answers = features[counts[place] > 1], answers[counts[place] > 1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(features, answers)

@@ -296,10 +296,11 @@ def _refuse_source(public_table: Path, run: Run) -> None:
     """
     source = run.config.source
     files = [] if isinstance(source, Database) else [source.path, *([source.folder] if source.folder else [])]
+    files += [run.config.evaluation.file] if run.config.evaluation.file else []
     if any(identities(public_table) & identities(file) for file in files):
         raise UserError(
-            f"--public-table {public_table}: is the source of {run.file}, whose rows are private; name a public table, "
-            "or leave the option out to audit on the private rows, which is charged"
+            f"--public-table {public_table}: is the source or the hold-out file of {run.file}, whose rows are private; "
+            "name a public table, or leave the option out to audit on the private rows, which is charged"
         )
 
 

@@ -267,13 +267,13 @@ class TestTheLedger:
         training, score = training_of(0.8), score_of(0.5)
         self.reserve(ledger, "one", training, score)
         ledger.spend("one", training)
-        assert ledger.unspent("one") == (score,)
+        assert (reserved := ledger.run("one")) is not None and reserved.unspent == (score,)
         with pytest.raises(PrivacyRefusal):
             ledger.spend("one", score.alone)  # as if nobody had been held out
         ledger.spend("one", score)
         with pytest.raises(PrivacyRefusal):
             ledger.spend("one", score)
-        assert ledger.unspent("one") == ()
+        assert (reserved := ledger.run("one")) is not None and reserved.unspent == ()
 
     def test_a_backup_keeps_it_beside_older_entries(self, ledger: Ledger, tmp_path: Path, event_of: MakeEvent) -> None:
         self.reserve(ledger, "old", event_of(1))

@@ -380,20 +380,25 @@ def _rows_of(run: Run) -> int:
 
 @contextmanager
 def ledger_skipped(*steps: str) -> Iterator[None]:
-    """The named steps (reserve, spend, settle, population) answer as if all were well and write nothing."""
+    """The named steps answer as if all were well and write nothing."""
+    known_runs: dict[str, Reservation] = {}
 
     def reserve(self: Ledger, **known: Any) -> Reservation:
-        return Reservation(
+        made = Reservation(
             **{k: known[k] for k in ("run_id", "population", "dataset", "delta")},
             time="",
             events=tuple(known["events"]),
         )
+        known_runs[made.run_id] = replace(made, spent=made.events)
+        return made
 
     answers: dict[str, Callable[..., Any]] = {
         "reserve": reserve,
         "spend": lambda self, run_id, event: None,
         "settle": lambda self, run_id: SimpleNamespace(hash="0" * 64),
         "population": lambda self, name: SimpleNamespace(epsilon=1.0, delta=1e-5, overlaps=(), cap=None, candidates=1),
+        "run": lambda self, run_id: known_runs.get(run_id),
+        "settlement": lambda self, run_id: None,
     }
     with ExitStack() as stack:
         for step in steps:

@@ -125,6 +125,7 @@ def _outputs(folder: RunFolder) -> Iterator[tuple[str, str]]:
     tables = [pq.read_table(path) for path in sorted(folder.data.glob("*.parquet"))]
     yield "rows", str(pa.concat_tables(tables).to_pydict())
     for room in sorted(folder.facts.glob("*.json")):
-        for name, value in folder.noted(room.stem).items():
+        noted = folder.noted(room.stem)
+        for name, value in (noted if isinstance(noted, dict) else {"": noted}).items():
             if name != OF_THE_RUN_ITSELF:
                 yield f"{room.stem}.{name}", json.dumps(value)

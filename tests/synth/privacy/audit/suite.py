@@ -283,7 +283,7 @@ CASES = (
     ),
     Case(
         "ledger skipped",
-        partial(planted.ledger_skipped, "reserve", "spend", "settle", "population"),
+        partial(planted.ledger_skipped, "reserve", "spend", "settle", "population", "run", "settlement"),
         "guard",
         "the bundle fails verification against the ledger",
         guarded(VerificationFailed, "does not hold the entry", _inside(_whole_run)),
