@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -244,7 +245,8 @@ def _model(
     level = logger.level
     logger.setLevel(logging.WARNING)  # a hundred fits would bury the audit's own progress
     try:
-        fitted = fit(measured, settings, checkpoints=folder / "checkpoints")
+        with TemporaryDirectory(dir=folder) as checkpoints:  # its own: a fit goes on from what it finds
+            fitted = fit(measured, settings, checkpoints=Path(checkpoints))
     finally:
         logger.setLevel(level)
     return TableModel(
