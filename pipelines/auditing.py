@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pipelines.budget import ledger_of
+from pipelines.options import AsJson, LedgerOfRun
 from synth.errors import SynthError
 
 
@@ -41,10 +42,8 @@ def audit(
         int | None,
         typer.Option("--canaries", help="Planted records of the one-run audit. Default: 2000.", show_default=False),
     ] = None,
-    ledger: Annotated[
-        str | None, typer.Option("--ledger", help="Ledger url. Default: $SYNTH_LEDGER, else that of the run.yaml.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ledger: LedgerOfRun = None,
+    as_json: AsJson = False,
 ) -> None:
     """Attack the run's own mechanism and bound its ε from below. It can refute ε, never prove it.
 

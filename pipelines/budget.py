@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.budget_copies import backup, restore, verify
-from pipelines.budget_ledger import AsJson, LedgerUrl, ledger_of, open_ledger
+from pipelines.budget_ledger import ledger_of, open_ledger
 from pipelines.budget_view import (
     facts,
     history_table,
@@ -20,6 +20,7 @@ from pipelines.budget_view import (
     readable,
     warn_of_little,
 )
+from pipelines.options import AsJson, LedgerUrl
 from synth.privacy.ledger import Entry
 
 __all__ = ["budget", "ledger_of"]

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.budget_ledger import AsJson, LedgerUrl, open_ledger
+from pipelines.budget_ledger import open_ledger
 from pipelines.budget_view import print_json
+from pipelines.options import AsJson, LedgerUrl
 from synth.errors import SynthError, UserError, VerificationFailed
 from synth.files import write_whole
 from synth.privacy.ledger import Ledger

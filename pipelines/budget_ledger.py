@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import platformdirs
 import typer
@@ -16,12 +15,6 @@ from synth.privacy.ledger import Ledger, resolve_ledger_url
 from synth.yaml_file import fill_environment, read_yaml
 
 RUN_YAML = Path("run.yaml")
-
-LedgerUrl = Annotated[
-    str | None,
-    typer.Option("--ledger", metavar="URL", help="The ledger: sqlite:///ledger.db, postgresql://user@host/database"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 def ledger_url_of_run_yaml(file: Path, environment: Mapping[str, str]) -> tuple[str | None, str | None]:

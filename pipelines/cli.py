@@ -22,6 +22,7 @@ from pipelines.doctor import doctor
 from pipelines.drafting import draft_schema, write_templates
 from pipelines.evaluating import evaluate
 from pipelines.listing import runs
+from pipelines.options import AsJson, LedgerOfRun
 from pipelines.sampling import sample
 from synth.errors import SynthError, UserError
 from synth.privacy.boundary import without_values
@@ -44,14 +45,6 @@ app.add_typer(releasing.key, name="key")
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
 
 RunFile = Annotated[Path, typer.Argument(help="The run.yaml to follow.", show_default=False)]
-LedgerUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--ledger",
-        help="Ledger url, sqlite:///PATH or postgresql://… Default: $SYNTH_LEDGER, else ledger.url of the run.yaml.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
@@ -93,7 +86,7 @@ def draft(
 
 
 @app.command()
-def plan(run_yaml: RunFile, ledger: LedgerUrl = None, as_json: AsJson = False) -> None:
+def plan(run_yaml: RunFile, ledger: LedgerOfRun = None, as_json: AsJson = False) -> None:
     """Say, from config and schema alone, what a run would spend, how noisy it would be, and what is left after it.
 
     The source is not opened.
@@ -113,7 +106,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the latest run that has died, from what it has saved.")
     ] = False,
-    ledger: LedgerUrl = None,
+    ledger: LedgerOfRun = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline: measure with noise, fit, sample, evaluate, document, seal.

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.releasing import AsJson, RevocationList, lists_to_read, shown
+from pipelines.options import AsJson
+from pipelines.releasing import RevocationList, lists_to_read, shown
 from synth.release import compare as compare_bundles
 
 WORST = 10

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.ledger_secret import recalled, remembered
+from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
 from pipelines.releasing import lists_to_read
 from synth.config import Run, load_run
@@ -39,10 +40,8 @@ def deploy(
     name: Annotated[
         str | None, typer.Option("--name", help="Of the deployment. Default: the run's name.", show_default=False)
     ] = None,
-    ledger: Annotated[
-        str | None, typer.Option("--ledger", help="Ledger url. Default: $SYNTH_LEDGER, else that of the run.yaml.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ledger: LedgerOfRun = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run on a schedule: register it with the Prefect server that PREFECT_API_URL or the active profile names.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.releasing import AsJson, RevocationList, lists_to_read, shown
+from pipelines.options import AsJson
+from pipelines.releasing import RevocationList, lists_to_read, shown
 from synth.errors import NotBuiltYet
 from synth.privacy.boundary import guarded
 from synth.release import examine

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipelines.budget_ledger import ledger_of
+from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
 from synth.config import load_run
 from synth.errors import SynthError, UserError
@@ -49,10 +50,8 @@ def doctor(
     key: Annotated[
         Path | None, typer.Option("--key", help="Also check who may read this private key.", show_default=False)
     ] = None,
-    ledger: Annotated[
-        str | None, typer.Option("--ledger", help="Ledger url. Default: $SYNTH_LEDGER, else that of the run.yaml.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ledger: LedgerOfRun = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check packages, Prefect's server, ledger, key, disk and processors. Exit 1 when something has to be done.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.evaluating_images import evaluate_images
+from pipelines.options import AsJson
 from synth.errors import NotBuiltYet, SynthError, UserError, VerificationFailed
 from synth.files import PRIVATE_FOLDER
 
@@ -53,7 +54,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", help="Folder to write to. Default: the run's internal folder.", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a bundle against real rows: fidelity, utility, detection, disclosure. For the steward alone.
 

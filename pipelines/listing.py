@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipelines.budget_ledger import RUN_YAML, ledger_of
 from pipelines.budget_view import print_table
+from pipelines.options import AsJson, LedgerOfRun
 from pipelines.releasing import lists_to_read
 from synth.config import load_run
 from synth.errors import UserError
@@ -28,10 +29,8 @@ def runs(
         int | None, typer.Option("--keep", min=0, help="With --prune: how many of them stay.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --prune: only say what would go.")] = False,
-    ledger: Annotated[
-        str | None, typer.Option("--ledger", help="Ledger url. Default: $SYNTH_LEDGER, else that of the run.yaml.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ledger: LedgerOfRun = None,
+    as_json: AsJson = False,
 ) -> None:
     """List runs, the newest first: drafting, failed, candidate, approved, rejected, revoked or damaged.
 

@@ -12,6 +12,7 @@ import platformdirs
 import typer
 
 from pipelines.budget_ledger import ledger_of, open_ledger
+from pipelines.options import AsJson
 from synth.errors import SynthError, UserError, VerificationFailed
 from synth.privacy.ledger import Ledger
 from synth.release import (
@@ -58,7 +59,6 @@ LedgerUrl = Annotated[
     str | None,
     typer.Option("--ledger", metavar="URL", help="The ledger that counts the population's candidates by now."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 key = typer.Typer(name="key", help="Keys to sign decisions with.", no_args_is_help=True, rich_markup_mode=None)
 

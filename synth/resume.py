@@ -20,6 +20,8 @@ from synth.privacy.events import GaussianEvent, HeldOutEvent, PoissonGaussianEve
 from synth.privacy.ledger import Ledger, Reservation
 from synth.run_folder import RunFolder, delete_leftovers, difference, go_on_in, runs_below, under_way
 
+RESTORED = "has drawn what this ledger does not hold: was the ledger restored from a backup?"
+
 
 def resume(run_file: Path, ledger: Ledger) -> RunFolder:
     """The folder of the run of this run.yaml that goes on; the counterpart of `synth.prepare.prepare`.
@@ -69,9 +71,9 @@ def obstacle(folder: RunFolder, reservation: Reservation | None) -> str | None:
             return "died while its critic learned, whose steps are one release, so that its budget stays spent"
         if reservation.spent:
             return "lost what it drew, or whom it held out, or had it deleted, so that its budget stays spent"
-        return None
+        return RESTORED if folder.drew.exists() else None
     if any(isinstance(event, (GaussianEvent, HeldOutEvent)) for event in reservation.unspent):
-        return "has measured what this ledger does not hold: was the ledger restored from a backup?"
+        return RESTORED
     return None
 
 

@@ -119,6 +119,11 @@ class RunFolder:
         return self.private / "held_out.arrow"
 
     @property
+    def drew(self) -> Path:
+        """A mark that stays: this run has asked to spend, so whatever the ledger says it may have drawn."""
+        return self.internal / "drew"
+
+    @property
     def bins(self) -> Path:
         """The rows as bins and class, for a critic."""
         return self.private / "bins.npy"

@@ -324,4 +324,6 @@ def give_up(folder: RunFolder, ledger: Ledger) -> None:
 
 
 def _spend(ledger: Ledger, folder: RunFolder, event: Event) -> None:
+    """Mark an event as spent before its first draw, in the run's folder too: a ledger may be restored from a backup."""
+    write_whole(folder.drew, "")
     ledger.spend(folder.run_id, event)

@@ -116,7 +116,7 @@ def answer(decoder: Decoder, request: bytes) -> tuple[dict[str, object], bytes]:
     except Unreadable as error:
         return {"why": error.why.name}, b""
     except MemoryError:
-        return {"why": Why.GAVE_UP.name}, b""
+        raise  # ends this process: what one file has used up is nothing to the next
     except Exception:  # libraries raise whatever they like on a damaged file, and each of them means the same here
         return {"why": Why.DAMAGED.name}, b""
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pyarrow.parquet as pq
@@ -42,6 +43,7 @@ FOLDER = "zq-source-folder"
 POOL = ("--work-pool", "nightly")
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # A run that no worker has taken for six polls is called late.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "6",
@@ -125,16 +127,20 @@ class Operations:
         return self.start("worker", "start", "--pool", "nightly", "--name", name, log=f"{name}.log")
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        def answered() -> httpx.Response | None:  # 503: its database is locked, ask again
-            answer = self.client.request(method, f"{self.url}{path}", json=body)
-            return None if answer.status_code == 503 else answer.raise_for_status()
+        def answered() -> httpx.Response | None:
+            """None: its database is locked, or the machine has no time for it; ask again."""
+            with contextlib.suppress(httpx.TimeoutException):
+                answer = self.client.request(method, f"{self.url}{path}", json=body)
+                return None if answer.status_code == 503 else answer.raise_for_status()
+            return None
 
         answer = wait_for(answered, f"{method} {path}")
         return answer.json() if answer.content else None
 
     def trigger(self, deployment: str) -> str:
         """Ask for a run now; the flow run's id."""
-        return str(self.ask("POST", f"/deployments/{deployment}/create_flow_run", {})["id"])
+        once = {"idempotency_key": str(uuid4())}  # asked again, it is the same run
+        return str(self.ask("POST", f"/deployments/{deployment}/create_flow_run", once)["id"])
 
     def state(self, flow_run: str) -> dict[str, Any]:
         return dict(self.ask("GET", f"/flow_runs/{flow_run}")["state"])

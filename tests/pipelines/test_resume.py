@@ -266,6 +266,15 @@ def test_what_is_lost_stays_spent(table: Dead, synth: Any, moment: str) -> None:
     assert population is not None and population.epsilon == 1.0
 
 
+@pytest.mark.parametrize("moment", LOST)
+def test_a_ledger_from_a_backup_lets_nothing_be_drawn_again(table: Dead, moment: str) -> None:
+    """One that was copied after the reservation, and before anything was spent."""
+    dead = table.at(moment)
+    shutil.copy(dead.copies / "reserved" / "ledger.db", dead.folder)
+    with pytest.raises(UserError, match="was the ledger restored from a backup"):
+        resume(dead.run_yaml, dead.ledger)
+
+
 def test_a_run_that_was_never_reserved_is_none(table: Dead) -> None:
     with pytest.raises(UserError, match="has no reservation in this ledger; start a new run without --resume"):
         resume(table.at("not reserved").run_yaml, table.ledger)
