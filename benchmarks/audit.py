@@ -31,7 +31,7 @@ from synth.privacy.audit.synthetic_rows import AUDITED_ROWS, encode_free_rows
 from synth.privacy.noise import NoiseSource
 from synth.schema import load_schema
 from synth.tables.codec import codecs_of
-from synth.tables.measure import layout_of, plan_of
+from synth.tables.layout import layout_of, plan_of
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 CLAIMS = {"adult": (0.3, 1.0, 3.0, 10.0), "support2": (1.0,), "pbcseq": (1.0,)}

@@ -28,7 +28,7 @@ from datasheets.statements import (
     unit_in_words,
 )
 from synth.facts import PublicFacts
-from synth.privacy.events import Event, GaussianEvent, HeldOutEvent
+from synth.privacy.events import Event, GdpEvent, HeldOutEvent
 
 EXTENSION = "x_synth"
 NOT_STATED = "Not stated by the steward."
@@ -184,7 +184,7 @@ def _statement(facts: PublicFacts) -> dict[str, Any]:
 def _event(event: Event) -> dict[str, Any]:
     if isinstance(event, HeldOutEvent):
         return {**_event(event.alone), **event.model_dump()}
-    if not isinstance(event, GaussianEvent):
+    if not isinstance(event, GdpEvent):
         return event.model_dump()
     return {
         **event.model_dump(),

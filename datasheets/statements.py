@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasheets.reading import Reading, exact, number, plural
 from synth.privacy import budget, image_budget
-from synth.privacy.events import Event, GaussianEvent, HeldOutEvent
+from synth.privacy.events import Event, GaussianEvent, GdpEvent, HeldOutEvent, SelectionEvent
 
 NOTHING_EXCLUDED = "None: it is asserted that nothing in this bundle lies outside the statement."
 
@@ -70,7 +70,7 @@ def row_count_in_words(read: Reading) -> str:
     )
 
 
-def noise_unit(event: GaussianEvent) -> str:
+def noise_unit(event: GdpEvent) -> str:
     """What a noise standard deviation of 1 means for an event."""
     if event.name in {budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED}:
         # Pair tables differ in noise, so their joint release is accounted with each table over its own noise.
@@ -86,6 +86,13 @@ def event_in_words(event: Event) -> str:
         return (
             f"{event_in_words(event.alone)}; about people whom coins of their own, with probability"
             f" {number(event.holdout)}, had held out of all other releases"
+        )
+    if isinstance(event, SelectionEvent):
+        return (
+            f"{event.name}: {plural(event.selections, 'choice')}, one after the other, by the exponential mechanism,"
+            f" each of a candidate with probability proportional to exp(score / {number(event.noise_scale)}),"
+            f" sensitivity of a score {number(event.sensitivity)} rows"
+            f" (replace-one {number(event.replace_one_sensitivity)})"
         )
     if not isinstance(event, GaussianEvent):
         return (
@@ -208,10 +215,9 @@ def total_in_words(read: Reading) -> str:
 
 def path_covered(read: Reading) -> tuple[str, ...]:
     """The steps from the first read of the source to the bundle, and how each is covered."""
-    scored = released(read, budget.PAIR_SCORES)
     chosen = (
-        "Choice of pairs: made from noised scores, charged."
-        if scored
+        "Choice of pairs: made by the exponential mechanism, charged."
+        if released(read, budget.SELECTION)
         else "Choice of pairs: follows from the schema and the configuration, not from the source."
     )
     refined = (

@@ -38,8 +38,7 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
         "columns": [column.__dict__ for column in plan_columns(layout, plan, codecs)],
         "classes": layout.classes,
         "pairs": len(layout.pairs),
-        "pairs_measured": plan.mu_pairs_by_class is not None or plan.mu_pairs_summed is not None,
-        "pairs_chosen_by_scores": plan.score_noise is not None,
+        "pairs_measured": plan.measured_pairs,
         "critic": None if plan.critic is None else plan.critic.model_dump(),
         "score": None if plan.score is None else _score(run, plan.score.noise_scale),
         "memory_bytes": memory_bytes(layout, codecs),
@@ -132,7 +131,9 @@ def _print_images(expected: dict[str, Any]) -> None:
 def _pairs(report: dict[str, Any]) -> str:
     if not report["pairs_measured"]:
         return "none is measured, the critic has their share" if report["critic"] else "none is measured"
-    return "the most telling are chosen by noised scores" if report["pairs_chosen_by_scores"] else "all are measured"
+    if report["pairs_measured"] == report["pairs"]:
+        return "all are measured"
+    return f"the {report['pairs_measured']} most telling are chosen with noise, and measured"
 
 
 def _critic(event: dict[str, Any]) -> str:

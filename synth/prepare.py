@@ -17,7 +17,7 @@ from synth.privacy.image_budget import ImagePlan, plan_images
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, create_run_folder, delete_leftovers
 from synth.tables.codec import codecs_of
-from synth.tables.measure import Layout, layout_of, plan_of
+from synth.tables.layout import Layout, layout_of, plan_of
 from synth.tables.plan import refuse_too_large
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pathlib import Path
 from synth.config import Run, load_run
 from synth.errors import UserError
 from synth.prepare import check_source, events_of
-from synth.privacy.events import GaussianEvent, HeldOutEvent, PoissonGaussianEvent
+from synth.privacy.events import GdpEvent, HeldOutEvent, PoissonGaussianEvent
 from synth.privacy.ledger import Ledger, Reservation
 from synth.run_folder import RunFolder, delete_leftovers, difference, go_on_in, runs_below, under_way
 
@@ -72,7 +72,7 @@ def obstacle(folder: RunFolder, reservation: Reservation | None) -> str | None:
         if reservation.spent:
             return "lost what it drew, or whom it held out, or had it deleted, so that its budget stays spent"
         return RESTORED if folder.drew.exists() else None
-    if any(isinstance(event, (GaussianEvent, HeldOutEvent)) for event in reservation.unspent):
+    if any(isinstance(event, (GdpEvent, HeldOutEvent)) for event in reservation.unspent):
         return RESTORED
     return None
 

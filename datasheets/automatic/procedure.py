@@ -53,10 +53,11 @@ def _measurements(read: Reading) -> str:
         ),
         budget.ONE_WAY: f"the histogram of every learned column on its bins, {by_class}.",
         budget.DETAIL: "how often single numbers and dates occur, and how coarsely they are rounded.",
-        budget.PAIR_SCORES: (
-            "for every candidate pair of columns, the L1 distance of its table of counts from the one"
-            " expected if the two were independent within classes. The pairs to measure are chosen by"
-            " the noised scores."
+        budget.SELECTION: (
+            "which pairs of columns are measured. The score of a candidate is the L1 distance of its table of counts,"
+            " on bins merged to about a dozen groups a column, from the one expected if the two were independent within"
+            " classes, less what sampling alone would make of it and less what the noise of measuring the pair would"
+            " leave. The first choices join all columns to one tree, the others are free; the scores are not kept."
         ),
         budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
         budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",

@@ -13,7 +13,7 @@ from synth.evaluate.histograms import Codes, histograms
 from synth.facts import MarginalScore, QualityFacts
 from synth.schema import Schema
 from synth.tables.codec import Codec
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.rules import Rule
 
 

@@ -2,7 +2,7 @@
 
 Gaussian mechanisms compose exactly (Dong, Roth, Su 2022, "Gaussian differential privacy",
 Corollary 3.3): with sensitivities Δ_i and noise scales σ_i the whole is μ-GDP with μ² = Σ (Δ_i/σ_i)²,
-and (ε, δ) follows from Balle & Wang 2018 (Theorem 8):
+and (ε, δ) follows from Balle & Wang 2018 (Theorem 8). A choice by the exponential mechanism has a μ too, and joins.
 
     δ(ε) = Φ(−ε/μ + μ/2) − e^ε · Φ(−ε/μ − μ/2)
 
@@ -17,18 +17,18 @@ from collections.abc import Iterable
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import GdpEvent
 
 EPSILON_DECIMALS = 6
 MAX_EPSILON = 500.0
 
 
-def compose_mu(events: Iterable[GaussianEvent]) -> float:
+def compose_mu(events: Iterable[GdpEvent]) -> float:
     """μ of all events together under add/remove of one unit; 0 when there are none."""
     return math.sqrt(math.fsum(event.mu**2 for event in events))
 
 
-def compose_replace_one_mu(events: Iterable[GaussianEvent]) -> float:
+def compose_replace_one_mu(events: Iterable[GdpEvent]) -> float:
     """μ of all events together when one unit's record is replaced by another."""
     return math.sqrt(math.fsum(event.replace_one_mu**2 for event in events))
 

@@ -14,10 +14,19 @@ from typing import Literal
 
 from synth.errors import UserError
 from synth.privacy.accounting import compose_mu, mu_of
-from synth.privacy.events import Event, GaussianEvent, HeldOutEvent, PoissonGaussianEvent
+from synth.privacy.events import (
+    Event,
+    GaussianEvent,
+    GdpEvent,
+    HeldOutEvent,
+    PoissonGaussianEvent,
+    SelectionEvent,
+    half_range_of_choice,
+)
 
-MAX_PAIRS_WITHOUT_SCORES = 100
-SCORES_SHARE = 0.05
+MAX_PAIRS_WITHOUT_SELECTION = 100
+SELECTION_SHARE = 0.1
+"""Share of the pairs' budget for choosing which of them are measured."""
 BY_CLASS_SHARE = 0.6
 TARGET_BINS_SHARE = 0.02
 FINE_SHARE = 0.4
@@ -27,7 +36,7 @@ FINE = "fine histograms and class sizes"
 DETAIL = "detail histograms (single values and digits)"
 TARGET_BINS = "histogram of the target"
 ONE_WAY = "binned one-way histograms by class"
-PAIR_SCORES = "scores of candidate pairs"
+SELECTION = "selection of pairs"
 PAIRS_BY_CLASS = "pair tables by class"
 PAIRS_SUMMED = "pair tables over all classes"
 CRITIC = "critic trained by DP-SGD"
@@ -48,40 +57,47 @@ class TablePlan:
         one_way_noise: noise scale of a bin of a one-way histogram within a class (people).
         detail_noise: noise scale of a cell of a detail histogram (people); None without detail blocks.
         target_noise: noise scale of a numeric target's histogram; None for other targets.
-        score_noise: noise scale of a pair's score (rows); None when all pairs are measured.
+        selection: the choice of the pairs that are measured; None when all are.
         mu_pairs_by_class: μ spent on pair tables by class; None without pairs or with one class.
         mu_pairs_summed: μ spent on pair tables over all classes; None without pairs.
         candidate_pairs: pairs of columns that could be measured.
         max_rows_per_person: m, by which every sensitivity in rows is multiplied.
         critic: the steps of the critic trained by DP-SGD; None without one.
         score: the score on held-out people; None without any.
-        releases: the Gaussian releases that the model is learned from, in order.
+        releases: the releases that the model is learned from, in order.
     """
 
     fine_noise: float
     one_way_noise: float
     detail_noise: float | None
     target_noise: float | None
-    score_noise: float | None
+    selection: SelectionEvent | None
     mu_pairs_by_class: float | None
     mu_pairs_summed: float | None
     candidate_pairs: int
     max_rows_per_person: int
     critic: PoissonGaussianEvent | None
     score: GaussianEvent | HeldOutEvent | None
-    releases: tuple[GaussianEvent, ...]
+    releases: tuple[GdpEvent, ...]
 
     @property
     def events(self) -> tuple[Event, ...]:
         """Everything that is charged."""
         return (*self.releases, *(event for event in (self.critic, self.score) if event is not None))
 
+    @property
+    def measured_pairs(self) -> int:
+        """How many pairs are measured; 0 when a critic has their whole share."""
+        if self.mu_pairs_by_class is None and self.mu_pairs_summed is None:
+            return 0
+        return self.candidate_pairs if self.selection is None else self.selection.selections
+
 
 def one_way_share(epsilon: float, candidate_pairs: int) -> float:
     """Share of B for the one-way histograms: more when ε is small, or when there are too many pairs to measure."""
     if candidate_pairs == 0:
         return 1.0
-    if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
+    if candidate_pairs > MAX_PAIRS_WITHOUT_SELECTION:
         return 0.6 if epsilon <= 0.5 else 0.4
     if epsilon <= 0.2:
         return 0.35
@@ -130,7 +146,7 @@ def plan_table(
     if holdout == "file":
         score = _event(ACCURACY, m, m / math.sqrt(HOLDOUT_FILE_SHARE * total))
         total -= HOLDOUT_FILE_SHARE * total
-    events: list[GaussianEvent] = []
+    events: list[GdpEvent] = []
     target_noise = None
     if not classes_known:
         target_noise = m / math.sqrt(TARGET_BINS_SHARE * total)
@@ -148,15 +164,23 @@ def plan_table(
         events.append(_event(DETAIL, m * math.sqrt(detail_blocks), detail_noise))
     one_way_noise = m * math.sqrt(histograms / ((1 - FINE_SHARE) * ones))
     events.append(_event(ONE_WAY, m * math.sqrt(histograms), one_way_noise))
-    score_noise = by_class = summed = None
+    selection = by_class = summed = None
     # The critic's part is left open here: what it costs beside the others is found by its own accountant below.
     rest = (1 - critic_share) * (total - ones)
     if candidate_pairs and rest > 0:
-        if candidate_pairs > MAX_PAIRS_WITHOUT_SCORES:
-            score_noise = m * math.sqrt(candidate_pairs / (SCORES_SHARE * rest))
-            # Replacing a row can move a score by 2, adding or removing one by 1 (PRIVACY.md).
-            events.append(_event(PAIR_SCORES, m * math.sqrt(candidate_pairs), score_noise, replace_factor=2.0))
-            rest -= SCORES_SHARE * rest
+        if candidate_pairs > MAX_PAIRS_WITHOUT_SELECTION:
+            chosen = min(candidate_pairs, selections_of(histograms, epsilon))
+            half_range = half_range_of_choice(math.sqrt(SELECTION_SHARE * rest / chosen))
+            selection = SelectionEvent(
+                name=SELECTION,
+                selections=chosen,
+                # Adding or removing a row moves a score by at most one, replacing it by at most two.
+                sensitivity=m,
+                replace_one_sensitivity=2 * m,
+                noise_scale=m / half_range,
+            )
+            events.append(selection)
+            rest -= selection.mu**2
         # Pair tables differ in their noise, so their events are stated in units of each table's own noise.
         by_class_share = by_class_share_of(epsilon) if pairs_by_class else 0.0
         if by_class_share > 0:
@@ -181,7 +205,7 @@ def plan_table(
         one_way_noise=one_way_noise,
         detail_noise=detail_noise,
         target_noise=target_noise,
-        score_noise=score_noise,
+        selection=selection,
         mu_pairs_by_class=by_class,
         mu_pairs_summed=summed,
         candidate_pairs=candidate_pairs,
@@ -196,7 +220,7 @@ def plan_table(
 
 @lru_cache(maxsize=64)
 def _critic(
-    epsilon: float, delta: float, beside: Sequence[GaussianEvent], *, steps: int, sample_rate: float
+    epsilon: float, delta: float, beside: Sequence[GdpEvent], *, steps: int, sample_rate: float
 ) -> PoissonGaussianEvent:
     """The critic's event, with as little noise as (ε, δ) of the whole run allows. Takes seconds the first time."""
     from synth.privacy.pld import calibrate_noise_multiplier  # slow to load; most runs have no critic
@@ -213,16 +237,21 @@ def _critic(
     return PoissonGaussianEvent(name=CRITIC, sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
 
 
+def selections_of(columns: int, epsilon: float) -> int:
+    """How many pairs are worth measuring where there are too many for all: more when noise is small."""
+    return columns * (3 if epsilon < 3 else 4)
+
+
 def by_class_share_of(epsilon: float) -> float:
     """Share of the pairs' budget for tables by class; the rest goes to tables over all classes."""
     return BY_CLASS_SHARE if epsilon < 2 else 1.0
 
 
-def _event(name: str, sensitivity: float, noise: float, replace_factor: float = math.sqrt(2)) -> GaussianEvent:
+def _event(name: str, sensitivity: float, noise: float) -> GaussianEvent:
     """One-hot tables: replacing a person moves two cells by one, hence √2 times the sensitivity."""
     return GaussianEvent(
         name=name,
         sensitivity=sensitivity,
-        replace_one_sensitivity=replace_factor * sensitivity,
+        replace_one_sensitivity=math.sqrt(2) * sensitivity,
         noise_scale=noise,
     )

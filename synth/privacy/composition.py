@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from synth.privacy import accounting
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, delta_of
-from synth.privacy.events import Composable, Event, GaussianEvent, HeldOutEvent
+from synth.privacy.events import Composable, Event, GaussianEvent, GdpEvent, HeldOutEvent
 
 CERTAIN_EXCESS = 2.0
 """Above so many times a target the Rényi ε refuses by itself; it is looser than the exact one by a fifth or so."""
@@ -45,7 +45,7 @@ def cost_of_run(events: Iterable[Event]) -> tuple[Composable, ...]:
     everything = tuple(events)
     held_out = [event.alone for event in everything if isinstance(event, HeldOutEvent)]
     rest = tuple(event for event in everything if not isinstance(event, HeldOutEvent))
-    gaussian = [event for event in rest if isinstance(event, GaussianEvent)]
+    gaussian = [event for event in rest if isinstance(event, GdpEvent)]
     mu = compose_mu(gaussian), compose_mu(held_out)
     replace_one_mu = compose_replace_one_mu(gaussian), compose_replace_one_mu(held_out)
     if mu[1] <= mu[0] and replace_one_mu[1] <= replace_one_mu[0]:
@@ -56,21 +56,21 @@ def cost_of_run(events: Iterable[Event]) -> tuple[Composable, ...]:
         replace_one_sensitivity=max(replace_one_mu),
         noise_scale=1.0,
     )
-    return (larger, *(event for event in rest if not isinstance(event, GaussianEvent)))
+    return (larger, *(event for event in rest if not isinstance(event, GdpEvent)))
 
 
-def only_gaussian(events: Iterable[Composable]) -> list[GaussianEvent] | None:
-    """The events when all of them are Gaussian, else None."""
+def only_gdp(events: Iterable[Composable]) -> list[GdpEvent] | None:
+    """The events when all of them have a Gaussian-DP parameter, else None."""
     everything = list(events)
     if any(isinstance(event, HeldOutEvent) for event in everything):
         raise TypeError("held-out events are added up by run: ask cost_of_run first")
-    gaussian = [event for event in everything if isinstance(event, GaussianEvent)]
+    gaussian = [event for event in everything if isinstance(event, GdpEvent)]
     return gaussian if len(gaussian) == len(everything) else None
 
 
 def composed_mu(events: Iterable[Composable]) -> float | None:
     """μ of all events together under add/remove of one unit; None when DP-SGD is among them, which has none."""
-    gaussian = only_gaussian(events)
+    gaussian = only_gdp(events)
     return None if gaussian is None else compose_mu(gaussian)
 
 
@@ -89,7 +89,7 @@ def epsilon_of(events: Iterable[Composable], delta: float) -> float:
 def replace_one_epsilon_of(events: Iterable[Composable], delta: float) -> float:
     """The same when one unit's record is replaced by another."""
     everything = tuple(events)
-    gaussian = only_gaussian(everything)
+    gaussian = only_gdp(everything)
     if gaussian is not None:
         return accounting.epsilon_of(compose_replace_one_mu(gaussian), delta)
     from synth.privacy import pld
@@ -97,9 +97,9 @@ def replace_one_epsilon_of(events: Iterable[Composable], delta: float) -> float:
     if pld.renyi_epsilon_of(everything, delta) <= LARGEST_BY_DISTRIBUTIONS:
         return pld.epsilon_of(everything, delta, neighbours="replace-one")
     # Sampling only lowers the loss. Without it a step is a Gaussian release that one replaced unit moves by 2 norms.
-    sampled = [event for event in everything if not isinstance(event, GaussianEvent)]
+    sampled = [event for event in everything if not isinstance(event, GdpEvent)]
     mu_squared = math.fsum(4 * event.steps / event.noise_multiplier**2 for event in sampled)
-    rest = compose_replace_one_mu(event for event in everything if isinstance(event, GaussianEvent))
+    rest = compose_replace_one_mu(event for event in everything if isinstance(event, GdpEvent))
     return accounting.epsilon_of(math.sqrt(mu_squared + rest**2), delta)
 
 

@@ -18,7 +18,7 @@ from synth.privacy.accounting import (
     epsilon_of,
     mu_of,
 )
-from synth.privacy.composition import composed_mu, cost_of_run, only_gaussian, replace_one_epsilon_of, within
+from synth.privacy.composition import composed_mu, cost_of_run, only_gdp, replace_one_epsilon_of, within
 from synth.privacy.composition import epsilon_of as epsilon_of_events
 from synth.privacy.events import Composable, Event, GaussianEvent
 from synth.privacy.ledger_chain import Entry
@@ -146,7 +146,7 @@ class Books:
         if not self.fits(population, events):
             return 0
         cap, charged, run = tightest[1], self.charged_events(population), cost_of_run(events)
-        before, each = only_gaussian(charged), only_gaussian(run)
+        before, each = only_gdp(charged), only_gdp(run)
         if before is not None and each is not None:
             left = mu_of(cap.epsilon, cap.delta) ** 2 - compose_mu(before) ** 2
             return max(1, int(left / compose_mu(each) ** 2 + 1e-9))
@@ -186,7 +186,7 @@ class Books:
 def mu_squared_beside(events: Sequence[Composable], cap: Cap) -> float:
     """The largest μ² that a Gaussian run may have beside these events under a cap; 0 if none. Rounded down."""
     whole = mu_of(cap.epsilon, cap.delta) ** 2
-    gaussian = only_gaussian(events)
+    gaussian = only_gdp(events)
     if gaussian is not None:
         return max(0.0, whole - compose_mu(gaussian) ** 2)
 

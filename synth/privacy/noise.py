@@ -1,4 +1,4 @@
-"""The noise itself: Gaussian draws from a cryptographic stream, on a public grid.
+"""The noise itself: Gaussian draws from a cryptographic stream, on a public grid; and choices by the same stream.
 
 Torch's CPU generator keeps 32 bits of its seed and is never used here. The stream is AES-256 in counter
 mode keyed from operating-system entropy; every draw is the scaled sum of four Box–Muller normals, and the
@@ -32,6 +32,10 @@ PROTECTION = (
     "accounted as the exact Gaussian mechanism; the assumption is that the double-precision draw before rounding "
     "stands for a real-valued one."
 )
+OF_CHOICES = (
+    "Choices take the largest of the scores with Gumbel noise from the same stream (a 53-bit uniform each); nothing "
+    "but the choice is kept. They are accounted as the exact exponential mechanism."
+)
 
 
 class NoiseSource:
@@ -61,6 +65,20 @@ class NoiseSource:
             angle = 2.0 * math.pi * self._uniform(4 * size)
             out[start : start + size] = (radius * np.cos(angle)).reshape(4, size).sum(axis=0) / 2.0
         return out
+
+    def choose(self, scores: FloatArray, noise_scale: float) -> int:
+        """The index of one score, by the exponential mechanism: with probability ∝ exp(score / noise_scale).
+
+        That is the largest score with Gumbel noise added (Yellott 1977; Durfee, Rogers 2019, Lemma 4.2). Raises
+        ValueError unless there is a score, all are finite and the noise scale is finite and positive.
+        """
+        if not (math.isfinite(noise_scale) and noise_scale > 0):
+            raise ValueError(f"noise_scale must be finite and positive, not {noise_scale}")
+        if scores.size == 0 or not np.isfinite(scores).all():
+            raise ValueError("one choice needs at least one score, and finite ones")
+        # A uniform of 1 stands for what lies half a step below it: no noise is infinite.
+        gumbel = -np.log(np.maximum(-np.log(self._uniform(scores.size)), 2.0**-54))
+        return int(np.argmax(scores / noise_scale + gumbel))
 
     def add_to(self, exact: npt.NDArray[Any], noise_scale: float) -> FloatArray:
         """`exact` counts plus Gaussian noise of standard deviation `noise_scale`, rounded to the public grid.

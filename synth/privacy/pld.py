@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, delta_of, mu_of, round_up
 from synth.privacy.accounting import epsilon_of as gaussian_epsilon_of
-from synth.privacy.events import Composable, GaussianEvent, PoissonGaussianEvent
+from synth.privacy.events import Composable, GdpEvent, PoissonGaussianEvent
 
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 
@@ -106,7 +106,7 @@ Sampled = tuple[tuple[float, float, int], ...]
 def _split(events: Iterable[Composable], neighbours: Neighbours) -> tuple[float, Sampled]:
     """μ of the Gaussian events, and the others."""
     everything = tuple(events)
-    gaussian = [event for event in everything if isinstance(event, GaussianEvent)]
+    gaussian = [event for event in everything if isinstance(event, GdpEvent)]
     mu = compose_mu(gaussian) if neighbours == "add-or-remove-one" else compose_replace_one_mu(gaussian)
     sampled = [event for event in everything if isinstance(event, PoissonGaussianEvent)]
     return mu, _merged((event.sample_rate, event.noise_multiplier, event.steps) for event in sampled)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from synth.privacy.accounting import round_up
-from synth.privacy.composition import cost_of_run, only_gaussian
-from synth.privacy.events import Event, HeldOutEvent
-from synth.privacy.noise import PROTECTION
+from synth.privacy.composition import cost_of_run, only_gdp
+from synth.privacy.events import Event, HeldOutEvent, SelectionEvent
+from synth.privacy.noise import OF_CHOICES, PROTECTION
 from synth.schema import Declaration, Schema
 
 ACCOUNTANT = (
@@ -27,21 +27,28 @@ HELD_OUT = (
 )
 
 
+SELECTIONS = (
+    "A choice by the exponential mechanism whose log-probabilities one unit moves by at most r, up or down, enters "
+    "with the mu of the Gaussian mechanism that dominates it, Phi(mu/2) = 1/(1 + exp(-r))."
+)
+
+
 def accountant(events: Iterable[Event]) -> str:
     """How the events of a run were added up."""
     everything = tuple(events)
-    held_out = f" {HELD_OUT}" if any(isinstance(event, HeldOutEvent) for event in everything) else ""
-    if only_gaussian(cost_of_run(everything)) is not None:
-        return ACCOUNTANT + held_out
+    also = f" {SELECTIONS}" if _chooses(everything) else ""
+    also += f" {HELD_OUT}" if any(isinstance(event, HeldOutEvent) for event in everything) else ""
+    if only_gdp(cost_of_run(everything)) is not None:
+        return ACCOUNTANT + also
     from synth.privacy.pld import DISCRETISATION
 
-    return WITH_DP_SGD.format(interval=DISCRETISATION) + held_out
+    return WITH_DP_SGD.format(interval=DISCRETISATION) + also
 
 
 def renyi_epsilon(events: Iterable[Event], delta: float) -> float | None:
     """The second accountant's ε under add/remove of one unit, rounded up; None where all events are Gaussian."""
     everything = cost_of_run(events)
-    if only_gaussian(everything) is not None:
+    if only_gdp(everything) is not None:
         return None
     from synth.privacy.pld import renyi_epsilon_of
 
@@ -50,11 +57,17 @@ def renyi_epsilon(events: Iterable[Event], delta: float) -> float | None:
 
 def noise_protection(events: Iterable[Event]) -> str:
     """How the noise of the events is protected."""
-    if only_gaussian(cost_of_run(events)) is not None:
-        return PROTECTION
+    everything = tuple(events)
+    protection = f"{PROTECTION} {OF_CHOICES}" if _chooses(everything) else PROTECTION
+    if only_gdp(cost_of_run(everything)) is not None:
+        return protection
     from synth.privacy.dp_sgd import PROTECTION as OF_DP_SGD  # needs torch
 
-    return f"{PROTECTION} {OF_DP_SGD}"
+    return f"{protection} {OF_DP_SGD}"
+
+
+def _chooses(events: Iterable[Event]) -> bool:
+    return any(isinstance(event, SelectionEvent) for event in events)
 
 
 def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str, ...]:

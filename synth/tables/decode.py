@@ -12,7 +12,7 @@ import pyarrow as pa
 from synth.schema import AnyColumn, Schema
 from synth.tables import bins
 from synth.tables.codec import Codec, OrderedCodec
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -1,11 +1,11 @@
 """Measure: the only stage whose outputs carry information about the people, and it pays for all of it.
 
-Up to five steps of Gaussian releases, each charged before its first draw and drawn once:
+Up to five steps, each charged before its first draw and drawn once:
 
 0. a numeric target's histogram, to cut it into classes;
 1. fine histograms of every column over all classes, class sizes and detail histograms; they place the bins;
 2. one-way histograms of the bins within every class;
-3. scores of candidate pairs, when there are too many pairs to measure all of them;
+3. a choice of pairs, when there are too many to measure all of them;
 4. pair tables on the bins, within every class and over all classes.
 
 Everything computed from the returned `Measurements` is post-processing.
@@ -13,174 +13,28 @@ Everything computed from the returned `Measurements` is post-processing.
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
-import numpy.typing as npt
-from safetensors.numpy import load_file, save
 
-from synth.files import write_whole
 from synth.privacy import budget
-from synth.privacy.budget import TablePlan, plan_table
+from synth.privacy.budget import TablePlan
+from synth.privacy.events import SelectionEvent
 from synth.privacy.noise import NoiseSource
-from synth.schema import Schema
 from synth.tables import bins
-from synth.tables.blocks import DETAIL_WEIGHT, Block
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.count import Codes, count_binned, count_histograms, count_pairs
 from synth.tables.denoise import BinCounts, denoise
+from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of
+from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable
+from synth.tables.pair_choice import choose_pairs, groups_of, noise_left, pair_weight, scores_of
 from synth.tables.profiles import ByClass, class_profiles
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Pair = tuple[str, str]
-
-NUMERIC_TARGET_CLASSES = 5
-MAX_CLASSES_IN_PAIRS = 24
-SCORE_UNIT = 16
-"""Scores are counted in sixteenths of a row, so that they are whole numbers before noise."""
 SMOOTH_FROM = 12
 """Cells from which on an ordered column is taken for a smooth curve with single values on it."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What is measured, from the schema alone.
-
-    Attributes:
-        columns: columns with one-way histograms within classes (a categorical target is the class itself).
-        target: the target's name, or None.
-        classes: number of classes; for a numeric target the most there can be.
-        cut_target: whether the target is numeric and must be cut into classes.
-    """
-
-    columns: tuple[str, ...]
-    target: str | None
-    classes: int
-    cut_target: bool
-
-    @property
-    def pairs(self) -> tuple[Pair, ...]:
-        """All candidate pairs of columns."""
-        return tuple(itertools.combinations(self.columns, 2))
-
-
-def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
-    """The layout of a schema."""
-    target = schema.target
-    if target is None:
-        return Layout(columns=tuple(codecs), target=None, classes=1, cut_target=False)
-    codec = codecs[target]
-    others = tuple(name for name in codecs if name != target)
-    if not others:
-        # A table of one column has nothing to condition: its only column is learned as it is.
-        return Layout(columns=(target,), target=None, classes=1, cut_target=False)
-    if codec.ordered:
-        classes = NUMERIC_TARGET_CLASSES + (codec.missing is not None)
-        return Layout(columns=tuple(codecs), target=target, classes=classes, cut_target=True)
-    return Layout(columns=others, target=target, classes=codec.size, cut_target=False)
-
-
-def plan_of(
-    layout: Layout,
-    codecs: Mapping[str, Codec],
-    *,
-    epsilon: float,
-    delta: float,
-    max_rows_per_person: int = 1,
-    critic_share: float = 0.0,
-    critic_steps: int = 0,
-    critic_sample_rate: float = 0.0,
-    holdout: float | Literal["file"] = 0.0,
-) -> TablePlan:
-    """The releases of a run, fixed from schema and config before the first read."""
-    return plan_table(
-        epsilon=epsilon,
-        delta=delta,
-        histograms=len(layout.columns),
-        detail_blocks=len(_details(layout, codecs)),
-        detail_weight=DETAIL_WEIGHT,
-        candidate_pairs=len(layout.pairs),
-        classes_known=not layout.cut_target,
-        pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
-        max_rows_per_person=max_rows_per_person,
-        critic_share=critic_share,
-        critic_steps=critic_steps,
-        critic_sample_rate=critic_sample_rate,
-        holdout=holdout,
-    )
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """A noised two-way table on bins.
-
-    `by_class` [classes, bins a, bins b] with its noise scale, `summed` [bins a, bins b] with its own; None where
-    the plan does not release it.
-    """
-
-    by_class: FloatArray | None
-    by_class_noise: float
-    summed: FloatArray | None
-    summed_noise: float
-
-    def best(self) -> tuple[FloatArray, float]:
-        """The best noised table over all classes [bins a, bins b], and its noise scale."""
-        if self.by_class is None:
-            assert self.summed is not None
-            return self.summed, self.summed_noise
-        added, variance = self.by_class.sum(axis=0), len(self.by_class) * self.by_class_noise**2
-        if self.summed is None:
-            return added, math.sqrt(variance)
-        weight = variance / (variance + self.summed_noise**2)
-        noise = math.sqrt(weight) * self.summed_noise
-        return weight * self.summed + (1 - weight) * added, noise
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """All that a run has learned about the people, noised.
-
-    Attributes:
-        class_of_cell: class of each of the target's cells ([0] without a target).
-        class_sizes: estimated people in each class, ≥ 0, [classes].
-        class_size_noise: noise scale of a class size.
-        fine: column → noised fine histogram over all classes [cells].
-        fine_noise: noise scale of its cells.
-        details: block key → noised histogram [size].
-        detail_noise: noise scale of its cells; 0 without details.
-        bin_of_cell: column → bin of each cell [cells].
-        share: column → estimated share of each cell within its bin [cells].
-        one_way: column → noised histogram of the bins within classes [classes, bins].
-        one_way_noise: noise scale of its bins.
-        profiles: column → estimated share of each bin within each class [classes, bins]; rows sum to 1.
-        pairs: measured pairs.
-    """
-
-    class_of_cell: IntArray
-    class_sizes: FloatArray
-    class_size_noise: float
-    fine: dict[str, FloatArray]
-    fine_noise: float
-    details: dict[str, FloatArray]
-    detail_noise: float
-    bin_of_cell: dict[str, IntArray]
-    share: dict[str, FloatArray]
-    one_way: dict[str, FloatArray]
-    one_way_noise: float
-    profiles: dict[str, FloatArray]
-    pairs: dict[Pair, PairTable]
-
-    @property
-    def total(self) -> float:
-        """Estimated number of people, at least 1."""
-        return max(1.0, float(self.class_sizes.sum()))
 
 
 class Measurer:
@@ -219,8 +73,8 @@ class Measurer:
         pairs = self._layout.pairs
         if not pairs or (self._plan.mu_pairs_by_class is None and self._plan.mu_pairs_summed is None):
             return ones  # one column, or a critic that has the whole share of the pairs
-        if self._plan.score_noise is not None:
-            pairs = self._best_pairs(ones, self._plan.score_noise)
+        if self._plan.selection is not None:
+            pairs = self._chosen_pairs(ones, self._plan.selection)
         return self._pair_tables(ones, pairs)
 
     def _classes(self) -> IntArray:
@@ -251,7 +105,7 @@ class Measurer:
         """Release 1: fine histograms, and the bins that follow from them."""
         layout, plan = self._layout, self._plan
         cells = [self._codecs[name].blocks[0] for name in layout.columns]
-        details = _details(layout, self._codecs)
+        details = details_of(layout, self._codecs)
         keys = [b.key for b in (*cells, *details)] + ([self._class_key] if self._class_key else [])
         exact = count_histograms(
             self._read(list(dict.fromkeys(keys))),
@@ -290,12 +144,11 @@ class Measurer:
         )
 
     def _pair_noise(self) -> float:
-        """Noise scale of a cell of a pair table, were all pairs measured equally (up to the most without scores)."""
+        """Noise scale of a cell of a pair table, were all measured pairs measured equally."""
         mu = self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class
         if mu is None:
             return 0.0
-        pairs = min(len(self._layout.pairs), budget.MAX_PAIRS_WITHOUT_SCORES)
-        return self._plan.max_rows_per_person * math.sqrt(pairs) / mu
+        return self._plan.max_rows_per_person * math.sqrt(self._plan.measured_pairs) / mu
 
     def _one_way(self, fine: Measurements) -> Measurements:
         """Release 2: histograms of the bins within classes, and better class sizes."""
@@ -378,25 +231,24 @@ class Measurer:
         keys = [f"cells:{name}" for name in columns] + ([self._class_key] if self._class_key else [])
         return list(dict.fromkeys(keys))
 
-    def _best_pairs(self, ones: Measurements, score_noise: float) -> tuple[Pair, ...]:
-        """Release 3: noised scores of all candidate pairs, and the pairs worth measuring."""
-        expected = {pair: _independent(ones, pair) for pair in self._layout.pairs}
-        exact = self._count(ones, self._layout.pairs)
-        # Adding or removing one row moves one cell by one, so the L1 distance to a fixed table by at most one.
-        scores = np.array(
-            [
-                np.abs(SCORE_UNIT * exact[p].sum(axis=0) - np.round(SCORE_UNIT * expected[p]).astype(np.int64)).sum()
-                for p in self._layout.pairs
-            ],
-            dtype=np.int64,
+    def _chosen_pairs(self, ones: Measurements, event: SelectionEvent) -> tuple[Pair, ...]:
+        """Release 3: the pairs worth measuring, chosen one after the other."""
+        people = {name: ones.class_sizes @ profile for name, profile in ones.profiles.items()}
+        groups = {name: groups_of(people[name], self._bins_in_order(ones, name)) for name in self._layout.columns}
+        pairs = self._layout.pairs
+        counts = count_pairs(
+            self._read(self._keys(self._layout.columns)),
+            pairs=pairs,
+            bin_of_cell={name: lookup[ones.bin_of_cell[name]] for name, lookup in groups.items()},
+            class_key=None,
+            class_of_cell=np.zeros(1, dtype=np.int64),
         )
-        self._charge(budget.PAIR_SCORES)
-        noised = self._noise.add_to(scores, SCORE_UNIT * score_noise) / SCORE_UNIT
-        sampling = np.array([np.minimum(np.sqrt(2 * e / math.pi), 2 * e).sum() for e in expected.values()])
+        distance, by_chance = scores_of(ones, groups, {pair: table[0] for pair, table in counts.items()})
+        cells = np.array([float(len(groups[a]) * len(groups[b])) for a, b in pairs])
         mu = (self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class or 1.0) / self._plan.max_rows_per_person
-        cells = np.array([e.size for e in expected.values()], dtype=np.float64)
-        chosen = choose_pairs(noised - sampling, cells, mu)
-        return tuple(self._layout.pairs[i] for i in chosen)
+        self._charge(event.name)
+        worth = distance - by_chance - noise_left(cells, event.selections, mu)
+        return tuple(pairs[i] for i in choose_pairs(pairs, worth, event, self._noise))
 
     def _pair_tables(self, ones: Measurements, pairs: Sequence[Pair]) -> Measurements:
         """Release 4: pair tables, more precise where a table has more cells."""
@@ -432,107 +284,5 @@ class Measurer:
         )
 
 
-def pair_weight(cells: int | FloatArray) -> FloatArray:
-    """Relative precision of a pair table: cells^(2/3) minimises the summed L1 error at a fixed budget."""
-    return np.asarray(cells, dtype=np.float64) ** (2.0 / 3.0)
-
-
-FIT_KEEPS = 0.4
-"""Part of a table's noise that survives the fit: the generator averages it over all tables."""
-
-
-def choose_pairs(scores: FloatArray, cells: FloatArray, mu: float) -> list[int]:
-    """Indices of the pairs to measure: the best prefix by score.
-
-    The expected L1 error (rows) of a measured pair is what is left of its noise, of an unmeasured one its score.
-    """
-    order = np.argsort(-scores)
-    weight = pair_weight(cells)[order]
-    gain = np.maximum(scores[order], 0.0)
-    best, best_error = 1, math.inf
-    for m in range(1, len(order) + 1):
-        scale = np.sqrt(weight[:m].sum() / weight[:m]) / mu
-        noise = FIT_KEEPS * cells[order][:m] * scale * math.sqrt(2 / math.pi)
-        error = float(np.minimum(noise, gain[:m]).sum() + gain[m:].sum())
-        if error < best_error:
-            best, best_error = m, error
-    return sorted(int(i) for i in order[:best])
-
-
-def _independent(measured: Measurements, pair: Pair) -> FloatArray:
-    """Expected two-way table [bins a, bins b] if the two columns were independent within every class."""
-    a, b = (measured.profiles[name] for name in pair)
-    return np.asarray(np.einsum("c,ca,cb->ab", measured.class_sizes, a, b))
-
-
 def _is_smooth(codec: Codec) -> TypeGuard[OrderedCodec]:
     return isinstance(codec, OrderedCodec) and codec.lattice.cells >= SMOOTH_FROM
-
-
-def _details(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:
-    return [block for name in layout.columns for block in codecs[name].blocks[1:]]
-
-
-def save_measurements(measured: Measurements, folder: Path) -> None:
-    """Write measurements to `folder` (safetensors and JSON), the JSON last: its presence says they are whole."""
-    arrays = {"class_of_cell": measured.class_of_cell, "class_sizes": measured.class_sizes}
-    for group in ("fine", "details", "bin_of_cell", "share", "one_way", "profiles"):
-        arrays |= {f"{group}:{name}": value for name, value in getattr(measured, group).items()}
-    for i, table in enumerate(measured.pairs.values()):
-        if table.by_class is not None:
-            arrays[f"by_class:{i}"] = table.by_class
-        if table.summed is not None:
-            arrays[f"summed:{i}"] = table.summed
-    whole = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-    write_whole(folder / "measurements.safetensors", whole)
-    described = {
-        "columns": list(measured.bin_of_cell),
-        "class_size_noise": measured.class_size_noise,
-        "fine_noise": measured.fine_noise,
-        "detail_noise": measured.detail_noise,
-        "one_way_noise": measured.one_way_noise,
-        "pairs": [
-            {"columns": list(p), "by_class_noise": t.by_class_noise, "summed_noise": t.summed_noise}
-            for p, t in measured.pairs.items()
-        ],
-    }
-    write_whole(folder / "measurements.json", json.dumps(described))
-
-
-def load_measurements(folder: Path) -> Measurements:
-    """Read what `save_measurements` wrote."""
-    described = json.loads((folder / "measurements.json").read_text())
-    arrays = load_file(folder / "measurements.safetensors")
-
-    def group(name: str) -> dict[str, npt.NDArray[Any]]:
-        prefix = f"{name}:"
-        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-    def column_group(name: str) -> dict[str, npt.NDArray[Any]]:
-        values = group(name)
-        return {column: values[column] for column in described["columns"]}
-
-    by_class, summed = group("by_class"), group("summed")
-    return Measurements(
-        class_of_cell=arrays["class_of_cell"],
-        class_sizes=arrays["class_sizes"],
-        class_size_noise=described["class_size_noise"],
-        fine=column_group("fine"),
-        fine_noise=described["fine_noise"],
-        details=group("details"),
-        detail_noise=described["detail_noise"],
-        bin_of_cell=column_group("bin_of_cell"),
-        share=column_group("share"),
-        one_way=column_group("one_way"),
-        one_way_noise=described["one_way_noise"],
-        profiles=column_group("profiles"),
-        pairs={
-            (p["columns"][0], p["columns"][1]): PairTable(
-                by_class=by_class.get(str(i)),
-                by_class_noise=p["by_class_noise"],
-                summed=summed.get(str(i)),
-                summed_noise=p["summed_noise"],
-            )
-            for i, p in enumerate(described["pairs"])
-        },
-    )

@@ -10,7 +10,8 @@ from synth.errors import UserError
 from synth.privacy.budget import TablePlan
 from synth.tables.bins import MAX_BINS
 from synth.tables.codec import Codec
-from synth.tables.measure import Layout, pair_weight
+from synth.tables.layout import Layout
+from synth.tables.pair_choice import pair_weight
 
 MAX_MEMORY_BYTES = 8 << 30
 MAX_CLASSES = 256

@@ -31,7 +31,7 @@ from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, Pri
 from synth.tables.count import Codes
 from synth.tables.critic import Critic
 from synth.tables.generator import Generator
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 from synth.tables.train import moments_loss, quiet_lightning
 

@@ -38,7 +38,9 @@ from synth.tables.count import read_codes
 from synth.tables.decode import arrow_schema, decoder_of
 from synth.tables.encode import PERSON, Aside
 from synth.tables.encode import encode as encode_rows
-from synth.tables.measure import Layout, Measurements, Measurer, load_measurements, save_measurements
+from synth.tables.layout import Layout
+from synth.tables.measure import Measurer
+from synth.tables.measurements import Measurements, load_measurements, save_measurements
 from synth.tables.model import TableModel
 from synth.tables.refine import FAKES, RefineSettings, bin_rows
 from synth.tables.refine import refine as refine_generators

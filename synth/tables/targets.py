@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from synth.config import Synthesizer
 from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 

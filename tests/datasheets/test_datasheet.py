@@ -92,10 +92,10 @@ def test_procedure_names_every_release_and_setting(facts: PublicFacts) -> None:
         assert number(event.noise_scale) in text
     for word in ("284,113 parameters", "2 members", "512", "64", "256", "400 steps", "0.003", "2 of 15"):
         assert word in text
-    assert "chosen by the noised scores" not in text
+    assert "which pairs of columns are measured" not in text
 
 
-def test_procedure_tells_of_scores_and_a_cut_target_when_there_were_some(facts: PublicFacts) -> None:
+def test_procedure_tells_of_chosen_pairs_and_a_cut_target_when_there_were_some(facts: PublicFacts) -> None:
     plan = plan_table(
         epsilon=1.0,
         delta=1e-5,
@@ -107,7 +107,7 @@ def test_procedure_tells_of_scores_and_a_cut_target_when_there_were_some(facts: 
         pairs_by_class=False,
     )
     text = str(parts(changed(facts, "privacy", events=plan.events))["collection.mechanisms"][0].text)
-    assert "chosen by the noised scores" in text
+    assert "which pairs of columns are measured" in text
     assert "the target is cut into classes" in text
     assert "a vector of counts" not in text
 

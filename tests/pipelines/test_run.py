@@ -117,6 +117,7 @@ def test_the_run_folder_keeps_the_bundle_and_the_internal_report(finished: Finis
     assert {path.name for path in run.iterdir()} == {"bundle", "internal"}
     assert {path.name for path in (run / "internal").iterdir()} == {
         "audit.json",
+        "drew",
         "facts.json",
         "report.html",
         "report.json",

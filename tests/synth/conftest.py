@@ -14,7 +14,9 @@ import pytest
 from synth.privacy.noise import NoiseSource
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import codecs_of
-from synth.tables.measure import Measurements, Measurer, layout_of, plan_of
+from synth.tables.layout import layout_of, plan_of
+from synth.tables.measure import Measurer
+from synth.tables.measurements import Measurements
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "age": {"kind": "integer", "bounds": [0, 99]},
@@ -63,12 +65,13 @@ Person = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Release:
-    """One noised vector: the event it was charged to, what was exact, and what went out."""
+    """A noised vector, or the scores of a choice: the event it was charged to, what was exact, and what went out."""
 
     event: str
     exact: np.ndarray
     noise_scale: float
-    answer: np.ndarray
+    answer: Any
+    choice: bool = False
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Recorder(NoiseSource):
     (classes, bins, expected tables, pairs) is the same and only the exact vectors can differ.
     """
 
-    answers: Sequence[np.ndarray] | None = None
+    answers: Sequence[Any] | None = None
     seed: int = 0
     releases: list[Release] = field(default_factory=list)
     log: list[tuple[str, str]] = field(default_factory=list)
@@ -91,16 +94,29 @@ class Recorder(NoiseSource):
         self.log.append(("charge", event))
 
     def add_to(self, exact: np.ndarray, noise_scale: float) -> np.ndarray:
-        assert self.log, "a draw before anything was charged"
-        event = self.log[-1][1]
-        self.log.append(("draw", event))
         if self.answers is None:
             answer = exact + np.round(noise_scale * self.rng.standard_normal(exact.shape), 6)
         else:
             answer = self.answers[len(self.releases)]
             assert answer.shape == exact.shape, "the shape of a release follows the data"
-        self.releases.append(Release(event, exact.copy(), noise_scale, answer))
-        return answer
+        return self.keep(Release(self.event(), exact.copy(), noise_scale, answer))
+
+    def choose(self, scores: np.ndarray, noise_scale: float) -> int:
+        if self.answers is None:
+            answer = int(np.argmax(scores / noise_scale + self.rng.gumbel(size=len(scores))))
+        else:
+            answer = self.answers[len(self.releases)]
+        return self.keep(Release(self.event(), scores.copy(), noise_scale, answer, choice=True))
+
+    def event(self) -> str:
+        """What was charged last."""
+        assert self.log, "a draw before anything was charged"
+        return self.log[-1][1]
+
+    def keep(self, release: Release) -> Any:
+        self.log.append(("draw", release.event))
+        self.releases.append(release)
+        return release.answer
 
 
 class ToyRun:

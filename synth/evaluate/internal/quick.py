@@ -21,7 +21,7 @@ from synth.evaluate.internal.rows import Fingerprints, fingerprints
 from synth.files import write_whole
 from synth.tables.codec import Codec
 from synth.tables.count import Codes
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 
 IntArray = npt.NDArray[np.int64]
 

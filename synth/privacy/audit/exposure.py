@@ -16,7 +16,8 @@ import numpy.typing as npt
 from synth.privacy import budget
 from synth.tables.blocks import NONE
 from synth.tables.count import Codes
-from synth.tables.measure import Layout, Measurements
+from synth.tables.layout import Layout
+from synth.tables.measurements import Measurements
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

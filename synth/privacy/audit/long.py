@@ -32,7 +32,7 @@ from synth.privacy.audit.shadow import MIN_REPETITIONS, ShadowAudit, shadow_audi
 from synth.privacy.audit.synthetic_rows import encode_free_rows, first_rows
 from synth.privacy.boundary import guarded
 from synth.privacy.contributions import bound_contributions
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import GdpEvent
 from synth.privacy.ledger import Ledger
 from synth.release.verify import examine
 from synth.run_folder import RunFolder, create_run_folder, delete_leftovers, hold
@@ -81,7 +81,7 @@ class Audited(Protocol):
     """The mechanism of a run, on a table or on images, and how rows are brought to it."""
 
     @property
-    def events(self) -> tuple[GaussianEvent, ...]:
+    def events(self) -> tuple[GdpEvent, ...]:
         """What one audit on private rows spends."""
 
     @property
@@ -120,7 +120,7 @@ class TableAudit:
         refuse_too_large(self._layout, codecs_of(run.table))
 
     @property
-    def events(self) -> tuple[GaussianEvent, ...]:
+    def events(self) -> tuple[GdpEvent, ...]:
         """See `Audited`."""
         return self._plan.releases
 
@@ -269,7 +269,7 @@ def _on_private_rows(run: Run, open_ledger: Callable[[bool], Ledger], audited: A
         return _report(folder, "private rows", found, None)
 
 
-def _spend(ledger: Ledger, run_id: str, event: GaussianEvent) -> None:
+def _spend(ledger: Ledger, run_id: str, event: GdpEvent) -> None:
     ledger.spend(run_id, event)
 
 

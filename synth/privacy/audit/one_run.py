@@ -34,7 +34,9 @@ from synth.tables.blocks import NONE
 from synth.tables.codec import Codec, codecs_of
 from synth.tables.count import Codes, read_codes
 from synth.tables.encode import encode
-from synth.tables.measure import Layout, Measurements, Measurer
+from synth.tables.layout import Layout
+from synth.tables.measure import Measurer
+from synth.tables.measurements import Measurements
 
 if TYPE_CHECKING:
     from synth.database import Snapshot

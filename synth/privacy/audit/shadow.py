@@ -30,7 +30,8 @@ from synth.tables.codec import Codec, codecs_of
 from synth.tables.count import Codes
 from synth.tables.decode import decoder_of
 from synth.tables.encode import encode
-from synth.tables.measure import Layout, Measurements
+from synth.tables.layout import Layout
+from synth.tables.measurements import Measurements
 from synth.tables.model import TableModel
 from synth.tables.rows import sample_rows
 from synth.tables.train import FitSettings, fit

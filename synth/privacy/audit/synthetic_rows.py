@@ -14,7 +14,7 @@ from synth.privacy.budget import TablePlan
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
 from synth.tables.encode import encode
-from synth.tables.measure import Layout
+from synth.tables.layout import Layout
 
 AUDITED_ROWS = 10_000
 """Synthetic rows that stand beside the canaries. The audit is about the mechanism, for which any rows will do."""

@@ -22,7 +22,7 @@ from synth.privacy.pld import renyi_epsilon_of
 from synth.privacy.statement import not_covered
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
-from synth.tables.measure import Layout, layout_of, plan_of
+from synth.tables.layout import Layout, layout_of, plan_of
 
 SchemaOf = Callable[..., Schema]
 DELTA = 1e-5
@@ -58,7 +58,7 @@ class TestTheWholeBudget:
     @given(SHAPES)
     def test_is_spent_to_the_last_part_in_a_billion(self, shape: dict[str, Any]) -> None:
         plan = plan_table(**shape)
-        spent = math.fsum((event.sensitivity / event.noise_scale) ** 2 for event in plan.events)
+        spent = math.fsum(event.mu**2 for event in plan.events)
         assert spent == pytest.approx(mu_of(shape["epsilon"], shape["delta"]) ** 2, rel=1e-9)
         assert epsilon_of(compose_mu(plan.events), shape["delta"]) <= shape["epsilon"] + 1.1e-6
 
@@ -71,7 +71,7 @@ class TestTheWholeBudget:
     def test_replacing_a_person_costs_root_two_or_twice_as_much(self, shape: dict[str, Any]) -> None:
         plan = plan_table(**shape)
         for event in plan.events:
-            factor = 2.0 if event.name == budget.PAIR_SCORES else math.sqrt(2)
+            factor = 2.0 if event.name == budget.SELECTION else math.sqrt(2)
             assert event.replace_one_sensitivity == pytest.approx(factor * event.sensitivity)
         assert math.sqrt(2) * (1 - 1e-12) <= compose_replace_one_mu(plan.events) / compose_mu(plan.events) <= 2
 
@@ -105,16 +105,19 @@ class TestTheShares:
     def test_without_pairs_they_take_all(self) -> None:
         assert share_of(planned(candidate_pairs=0), *PAIRS) == 0
 
-    @pytest.mark.parametrize("pairs", [1, budget.MAX_PAIRS_WITHOUT_SCORES])
-    def test_few_pairs_need_no_scores(self, pairs: int) -> None:
-        assert planned(candidate_pairs=pairs).score_noise is None
+    @pytest.mark.parametrize("pairs", [1, budget.MAX_PAIRS_WITHOUT_SELECTION])
+    def test_few_pairs_are_all_measured(self, pairs: int) -> None:
+        plan = planned(candidate_pairs=pairs)
+        assert (plan.selection, plan.measured_pairs) == (None, pairs)
 
-    def test_many_pairs_are_scored_first(self) -> None:
-        plan = planned(candidate_pairs=budget.MAX_PAIRS_WITHOUT_SCORES + 1)
-        both = share_of(plan, budget.PAIR_SCORES, *PAIRS)
-        assert share_of(plan, budget.PAIR_SCORES) == pytest.approx(budget.SCORES_SHARE * both)
+    @pytest.mark.parametrize("epsilon", EPSILONS)
+    def test_of_many_pairs_some_are_chosen_first(self, epsilon: float) -> None:
+        plan = planned(epsilon=epsilon, histograms=20, candidate_pairs=190)
+        both = share_of(plan, budget.SELECTION, *PAIRS)
+        assert share_of(plan, budget.SELECTION) == pytest.approx(budget.SELECTION_SHARE * both)
         names = [event.name for event in plan.events]
-        assert names.index(budget.PAIR_SCORES) < min(names.index(name) for name in PAIRS if name in names)
+        assert names.index(budget.SELECTION) < min(names.index(name) for name in PAIRS if name in names)
+        assert 20 <= plan.measured_pairs == plan.selection.selections < 190
 
     def test_a_numeric_target_is_paid_for_first(self) -> None:
         plan = planned(classes_known=False)
@@ -148,7 +151,7 @@ class TestTheCritic:
         without = plan_table(**shape)
         with patch.object(budget, "_critic", lambda *_, **__: EVENT):
             plan = plan_table(**shape, critic_share=share, critic_steps=3, critic_sample_rate=0.1)
-        rest = {budget.PAIR_SCORES, *PAIRS}
+        rest = {budget.SELECTION, *PAIRS}
         if shape["candidate_pairs"]:
             for before, after in zip(without.releases, plan.releases, strict=True):
                 left = 1 - share if before.name in rest else 1
@@ -161,7 +164,8 @@ class TestTheCritic:
         with patch.object(budget, "_critic", lambda *_, **__: EVENT):
             plan = planned(critic_share=1, critic_steps=3, critic_sample_rate=0.1, candidate_pairs=200)
         assert {event.name for event in plan.events} == {budget.FINE, budget.DETAIL, budget.ONE_WAY, EVENT.name}
-        assert (plan.mu_pairs_by_class, plan.mu_pairs_summed, plan.score_noise) == (None, None, None)
+        assert (plan.mu_pairs_by_class, plan.mu_pairs_summed, plan.selection) == (None, None, None)
+        assert plan.measured_pairs == 0
 
     def test_a_share_that_no_noise_fits_is_a_mistake(self) -> None:
         with pytest.raises(UserError, match=r"critic_share: at epsilon 0\.01"):
@@ -195,7 +199,7 @@ def test_every_layout_spends_all_and_no_more(
     schema = schema_of(*names, target=target, **{n: {"kind": "boolean"} for n in names if n in WIDE})
     codecs = codecs_of(schema)
     plan = plan_of(layout_of(schema, codecs), codecs, epsilon=epsilon, delta=DELTA)
-    spent = math.fsum((event.sensitivity / event.noise_scale) ** 2 for event in plan.events)
+    spent = math.fsum(event.mu**2 for event in plan.events)
     assert spent == pytest.approx(mu_of(epsilon, DELTA) ** 2, rel=1e-9)
 
 

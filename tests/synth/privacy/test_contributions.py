@@ -23,7 +23,8 @@ from synth.schema import Schema, parse_schema
 from synth.tables.codec import codecs_of
 from synth.tables.count import read_codes
 from synth.tables.encode import encode
-from synth.tables.measure import Measurer, layout_of, plan_of
+from synth.tables.layout import layout_of, plan_of
+from synth.tables.measure import Measurer
 
 FALSE_ALARM = 1e-9  # rows drawn without replacement spread less than the chi-square says, so rarer still
 

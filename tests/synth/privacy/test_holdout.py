@@ -16,7 +16,7 @@ from scipy.stats import binom, norm
 from synth.errors import BudgetExceeded, PrivacyRefusal
 from synth.privacy import accounting, budget, pld
 from synth.privacy.budget import HOLDOUT_FILE_SHARE, TablePlan, plan_table
-from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of, only_gaussian, replace_one_epsilon_of
+from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of, only_gdp, replace_one_epsilon_of
 from synth.privacy.events import Event, GaussianEvent, HeldOutEvent, PoissonGaussianEvent
 from synth.privacy.holdout import coins, held_out_persons, held_out_rows
 from synth.privacy.ledger import Ledger
@@ -155,7 +155,7 @@ class TestTheCostOfARun:
     def test_either_relation_has_its_own_larger_part(self) -> None:
         cost = cost_of_run([training_of(1.0), score_of(0.9, replaced=2.0)])
         assert composed_mu(cost) == pytest.approx(1.0)
-        gaussian = only_gaussian(cost)
+        gaussian = only_gdp(cost)
         assert gaussian is not None
         assert accounting.compose_replace_one_mu(gaussian) == pytest.approx(1.8)
 
@@ -171,7 +171,7 @@ class TestTheCostOfARun:
         assert pld.epsilon_of(larger, DELTA) == pld.epsilon_of((training_of(0.5), critic), DELTA)
 
     def test_what_was_not_asked_for_by_run_is_not_added_up(self) -> None:
-        for add in (composed_mu, only_gaussian, lambda events: epsilon_of(events, DELTA)):
+        for add in (composed_mu, only_gdp, lambda events: epsilon_of(events, DELTA)):
             with pytest.raises(TypeError, match="cost_of_run"):
                 add([training_of(1.0), score_of(0.5)])
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from synth.schema import Schema, parse_schema
 from synth.tables.decode import ColumnDecoder, decoder_of
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.model import TableModel, new_generator
 from synth.tables.targets import Encoding, encoding_of
 

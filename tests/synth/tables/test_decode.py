@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import Codec, LevelCodec, OrderedCodec, codec_of, codecs_of
 from synth.tables.decode import ColumnDecoder, arrow_schema, decoder_of, values_at
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.spread import pieces_of
 
 EMPTY = np.empty(0)

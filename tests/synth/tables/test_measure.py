@@ -16,16 +16,11 @@ from hypothesis import strategies as st
 from synth.errors import BudgetExceeded
 from synth.privacy import budget
 from synth.privacy.accounting import compose_mu, mu_of
+from synth.privacy.events import mu_of_choice
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import codecs_of
-from synth.tables.measure import (
-    SCORE_UNIT,
-    Measurer,
-    PairTable,
-    choose_pairs,
-    load_measurements,
-    save_measurements,
-)
+from synth.tables.measure import Measurer
+from synth.tables.measurements import PairTable, load_measurements, save_measurements
 
 Codes = dict[str, int]
 SLACK = 1 + 1e-9
@@ -101,19 +96,23 @@ class Twin:
         self.answers = [release.answer for release in self.base.releases]
 
     def moves(self, people: Sequence[Codes]) -> list[float]:
-        """How far (L2) each released vector's exact value lies from its twin on other people."""
+        """How far each exact vector lies from its twin on other people (L2), and the scores of a choice (L∞)."""
         other, measured = self.run.measure(people, answers=self.answers)
         assert other.log == self.base.log
         assert [r.noise_scale for r in other.releases] == [r.noise_scale for r in self.base.releases]
         assert measured.pairs.keys() == self.measured.pairs.keys()
         pairs = zip(self.base.releases, other.releases, strict=True)
-        return [float(np.linalg.norm((a.exact - b.exact).astype(float))) for a, b in pairs]
+        return [
+            float(np.linalg.norm((a.exact - b.exact).astype(float).ravel(), ord=np.inf if a.choice else 2))
+            for a, b in pairs
+        ]
 
     def spent(self, moves: Sequence[float]) -> dict[str, float]:
         """What those distances would cost at the noise that was drawn: event → μ."""
         spent: dict[str, float] = defaultdict(float)
         for release, move in zip(self.base.releases, moves, strict=True):
-            spent[release.event] += (move / release.noise_scale) ** 2
+            ratio = move / release.noise_scale
+            spent[release.event] += (mu_of_choice(ratio) if release.choice else ratio) ** 2
         return {event: math.sqrt(value) for event, value in spent.items()}
 
 
@@ -138,11 +137,11 @@ class TestNobodyMovesMoreThanWasPaidFor:
     @pytest.mark.parametrize("target", [None, "died", "income"])
     @settings(max_examples=8)
     @given(data=st.data())
-    def test_on_a_wide_table_with_scored_pairs(self, toy_run: Any, target: str | None, data: st.DataObject) -> None:
+    def test_on_a_wide_table_with_chosen_pairs(self, toy_run: Any, target: str | None, data: st.DataObject) -> None:
         names = (*WIDE, "died", "income")
         m = data.draw(st.sampled_from([1, ROWS]))
         run = toy_run(toy_schema(names, target), epsilon=data.draw(EPSILONS), max_rows_per_person=m)
-        assert run.plan.score_noise is not None
+        assert run.plan.selection is not None
         self.check(run, m, *data.draw(neighbours(names)))
 
     def check(self, run: Any, m: int, crowd: list[Any], one: list[Any], other: list[Any]) -> None:
@@ -152,16 +151,15 @@ class TestNobodyMovesMoreThanWasPaidFor:
         events = {event.name: event for event in run.plan.events}
         twin = Twin(run, [*people, *first])
         for near, limit in (
-            (people, "sensitivity"),
-            ([*people, *first, *second], "sensitivity"),
-            ([*people, *second], "replace_one_sensitivity"),
+            (people, "mu"),
+            ([*people, *first, *second], "mu"),
+            ([*people, *second], "replace_one_mu"),
         ):
             spent = twin.spent(twin.moves(near))
             assert spent.keys() == events.keys()
             for name, mu in spent.items():
-                event = events[name]
-                assert mu * event.noise_scale <= getattr(event, limit) * SLACK, (name, limit)
-            if limit == "sensitivity":
+                assert mu <= getattr(events[name], limit) * SLACK, (name, limit)
+            if limit == "mu":
                 assert math.sqrt(math.fsum(mu**2 for mu in spent.values())) <= compose_mu(run.plan.events) * SLACK
 
     @pytest.mark.parametrize(("names", "target"), [*TOYS.values(), ((*WIDE, "died"), "died")])
@@ -183,20 +181,19 @@ class TestNobodyMovesMoreThanWasPaidFor:
             worst = np.maximum(worst, moves)
             spent = twin.spent(moves)
             joined = np.maximum(joined, [spent[event.name] for event in run.plan.events])
-        unit = [SCORE_UNIT if r.event == budget.PAIR_SCORES else 1 for r in twin.base.releases]
-        unit = [u * math.sqrt(r.exact.size) if u > 1 else u for u, r in zip(unit, twin.base.releases, strict=True)]
-        assert np.all(worst <= np.array(unit) * SLACK)
+        unit = np.ones(len(worst))
+        assert np.all(worst <= unit * SLACK)
         planned = {event.name: event.mu for event in run.plan.events}
         assert twin.spent(unit) == pytest.approx(planned, rel=1e-9)
         # The bound is met by someone wherever every column counts everybody: nothing is paid for twice.
         for event, mu in zip(run.plan.events, joined, strict=True):
-            if event.name not in {budget.DETAIL, budget.PAIR_SCORES}:
+            if event.name not in {budget.DETAIL, budget.SELECTION}:
                 assert mu == pytest.approx(event.mu, rel=1e-9), event.name
 
     def test_only_whole_counts_are_noised(self, toy_run: Any) -> None:
         run = toy_run(toy_schema((*WIDE, "income"), "income"), epsilon=1.0)
         recorder, _ = run.measure([run.codes_of((*["male"] * 15, "5"), 0)])
-        assert {release.exact.dtype.kind for release in recorder.releases} == {"i"}
+        assert {release.exact.dtype.kind for release in recorder.releases if not release.choice} == {"i"}
 
     def test_a_person_is_in_every_vector_that_counts_everybody(self, toy_run: Any) -> None:
         run = toy_run(toy_schema(*TOYS["categorical target"]), epsilon=1.0)
@@ -234,6 +231,10 @@ class TestCharging:
                     drawn.append(exact)
                     return exact.astype(float)
 
+                def choose(self, scores: np.ndarray, noise_scale: float, drawn: list[np.ndarray] = drawn) -> int:
+                    drawn.append(scores)
+                    return 0
+
             def charge(name: str, refused: str = refused.name) -> None:
                 if name == refused:
                     raise BudgetExceeded("cap")
@@ -268,10 +269,9 @@ class TestCharging:
 
     def test_the_whole_run_costs_what_was_asked_for(self, toy_run: Any) -> None:
         run = toy_run(toy_schema((*WIDE, "died"), "died"), epsilon=1.0)
-        recorder, _ = run.measure([run.codes_of((*["male"] * 15, "true"), i) for i in range(5)])
-        unit = [SCORE_UNIT**2 * r.exact.size if r.event == budget.PAIR_SCORES else 1 for r in recorder.releases]
-        spent = math.fsum(u / r.noise_scale**2 for u, r in zip(unit, recorder.releases, strict=True))
-        assert spent == pytest.approx(mu_of(1.0, 1e-5) ** 2, rel=1e-9)
+        twin = Twin(run, [run.codes_of((*["male"] * 15, "true"), i) for i in range(5)])
+        spent = twin.spent([1.0] * len(twin.answers))
+        assert math.fsum(mu**2 for mu in spent.values()) == pytest.approx(mu_of(1.0, 1e-5) ** 2, rel=1e-9)
 
 
 class TestMeasurements:
@@ -352,26 +352,3 @@ class TestPairTable:
         assert (table[0, 0], noise) == (pytest.approx(10), pytest.approx(1.0))
         assert PairTable(by_class, 1.0, None, 0.0).best() == (np.array([[12.0]]), math.sqrt(2))
         assert PairTable(None, 0.0, summed, 3.0).best() == (summed, 3.0)
-
-
-class TestChoosingPairs:
-    def test_a_strong_pair_is_chosen_and_noise_is_not(self) -> None:
-        scores = np.array([1.0, 5000.0, -3.0, 2.0])
-        assert choose_pairs(scores, np.full(4, 100.0), mu=0.2) == [1]
-
-    def test_with_budget_to_spare_all_that_score_are(self) -> None:
-        assert choose_pairs(np.array([50.0, 400.0, 300.0]), np.full(3, 16.0), mu=50.0) == [0, 1, 2]
-
-    def test_there_is_always_one(self) -> None:
-        assert choose_pairs(np.array([-5.0, -1.0]), np.full(2, 16.0), mu=0.01) == [1]
-
-    def test_scores_find_the_columns_that_go_together(self, toy_run: Any) -> None:
-        run = toy_run(toy_schema(WIDE, None), epsilon=60.0)
-        rng = np.random.default_rng(1)
-        crowd = []
-        for _ in range(1500):
-            flags = ["male" if x else "female" for x in rng.random(15) < 0.5]
-            flags[9] = flags[2]
-            crowd.append(tuple(flags))
-        _, measured = run.measure([run.codes_of(person, i) for i, person in enumerate(crowd)])
-        assert ("flag2", "flag9") in measured.pairs

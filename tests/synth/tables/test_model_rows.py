@@ -18,7 +18,7 @@ from synth.schema import Schema, parse_schema
 from synth.tables import rows as rows_module
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.conditions import parse_conditions as parsed
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.model import TableModel
 from synth.tables.pieces import Region
 from synth.tables.posterior import posterior_of

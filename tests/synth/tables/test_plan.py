@@ -10,7 +10,7 @@ import pytest
 from synth.errors import UserError
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
-from synth.tables.measure import Layout, layout_of, plan_of
+from synth.tables.layout import Layout, layout_of, plan_of
 from synth.tables.plan import MAX_CLASSES, MAX_MEMORY_BYTES, memory_bytes, most_bins, plan_columns, refuse_too_large
 
 SchemaOf = Callable[..., Schema]

@@ -17,7 +17,7 @@ from synth.privacy.dp_sgd import DpSgdConfig
 from synth.schema import Schema
 from synth.tables.count import Codes
 from synth.tables.generator import Generator
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.refine import FAKES, BinnedRows, Refinement, RefineSettings, bin_rows, held, refine
 from synth.tables.targets import encoding_of, targets_of
 from synth.tables.train import moments_loss

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.targets import PSEUDO_WEIGHT, Encoding, Targets, encoding_of, targets_of
 
 

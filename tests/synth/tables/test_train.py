@@ -22,7 +22,7 @@ from synth.schema import Schema
 from synth.tables import train
 from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
-from synth.tables.measure import Measurements
+from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 from synth.tables.train import Fit, FitSettings, MomentFit, fit, moments_loss, settings_of, start_from_one_ways

@@ -39,7 +39,7 @@ from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
 from synth.privacy.pld import epsilon_of
 from synth.run_folder import RunFolder, hold
-from synth.tables.measure import Measurements, load_measurements
+from synth.tables.measurements import Measurements, load_measurements
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -36,7 +36,8 @@ from synth.privacy.reservations import Reservation
 from synth.run_folder import RunFolder
 from synth.tables import measure, stages
 from synth.tables.count import count_histograms, read_codes
-from synth.tables.measure import Measurements, Measurer
+from synth.tables.measure import Measurer
+from synth.tables.measurements import Measurements
 from synth.tables.model import TableModel
 from synth.tables.refine import Refinement
 from synth.tables.train import Fit, FitSettings

@@ -24,7 +24,8 @@ from synth.privacy.noise import NoiseSource
 from synth.schema import Schema, parse_schema
 from synth.tables.codec import codecs_of
 from synth.tables.encode import encode
-from synth.tables.measure import Measurements, layout_of, plan_of
+from synth.tables.layout import layout_of, plan_of
+from synth.tables.measurements import Measurements
 
 DELTA = 1e-5
 ROWS = 600

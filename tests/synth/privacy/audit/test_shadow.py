@@ -16,7 +16,7 @@ from synth.privacy.noise import NoiseSource
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
 from synth.tables.encode import encode
-from synth.tables.measure import layout_of, plan_of
+from synth.tables.layout import layout_of, plan_of
 from synth.tables.train import FitSettings
 
 FIT = FitSettings(members=1, steps=2, latent_points=8, hidden_size=8, learning_rate=3e-3, accelerator="cpu", threads=1)

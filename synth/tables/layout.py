@@ -1,0 +1,90 @@
+"""Layout: what a table's run measures, from the schema alone, and the releases that follow from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from synth.privacy.budget import TablePlan, plan_table
+from synth.schema import Schema
+from synth.tables.blocks import DETAIL_WEIGHT, Block
+from synth.tables.codec import Codec
+from synth.tables.measurements import Pair
+
+NUMERIC_TARGET_CLASSES = 5
+MAX_CLASSES_IN_PAIRS = 24
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is measured, from the schema alone.
+
+    Attributes:
+        columns: columns with one-way histograms within classes (a categorical target is the class itself).
+        target: the target's name, or None.
+        classes: number of classes; for a numeric target the most there can be.
+        cut_target: whether the target is numeric and must be cut into classes.
+    """
+
+    columns: tuple[str, ...]
+    target: str | None
+    classes: int
+    cut_target: bool
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All candidate pairs of columns."""
+        return tuple(itertools.combinations(self.columns, 2))
+
+
+def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
+    """The layout of a schema."""
+    target = schema.target
+    if target is None:
+        return Layout(columns=tuple(codecs), target=None, classes=1, cut_target=False)
+    codec = codecs[target]
+    others = tuple(name for name in codecs if name != target)
+    if not others:
+        # A table of one column has nothing to condition: its only column is learned as it is.
+        return Layout(columns=(target,), target=None, classes=1, cut_target=False)
+    if codec.ordered:
+        classes = NUMERIC_TARGET_CLASSES + (codec.missing is not None)
+        return Layout(columns=tuple(codecs), target=target, classes=classes, cut_target=True)
+    return Layout(columns=others, target=target, classes=codec.size, cut_target=False)
+
+
+def plan_of(
+    layout: Layout,
+    codecs: Mapping[str, Codec],
+    *,
+    epsilon: float,
+    delta: float,
+    max_rows_per_person: int = 1,
+    critic_share: float = 0.0,
+    critic_steps: int = 0,
+    critic_sample_rate: float = 0.0,
+    holdout: float | Literal["file"] = 0.0,
+) -> TablePlan:
+    """The releases of a run, fixed from schema and config before the first read."""
+    return plan_table(
+        epsilon=epsilon,
+        delta=delta,
+        histograms=len(layout.columns),
+        detail_blocks=len(details_of(layout, codecs)),
+        detail_weight=DETAIL_WEIGHT,
+        candidate_pairs=len(layout.pairs),
+        classes_known=not layout.cut_target,
+        pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
+        max_rows_per_person=max_rows_per_person,
+        critic_share=critic_share,
+        critic_steps=critic_steps,
+        critic_sample_rate=critic_sample_rate,
+        holdout=holdout,
+    )
+
+
+def details_of(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:
+    """Blocks of single values and digits, which are counted over all classes."""
+    return [block for name in layout.columns for block in codecs[name].blocks[1:]]
