@@ -32,7 +32,7 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
         return {**_spending(run, ledger_url), "images": asdict(expected), "memory_bytes": expected.memory_bytes}
     codecs = codecs_of(run.table)
     layout, plan = plan_run(run)
-    refuse_too_large(layout, codecs)
+    refuse_too_large(layout, plan, codecs)
     return {
         **_spending(run, ledger_url),
         "columns": [column.__dict__ for column in plan_columns(layout, plan, codecs)],
@@ -41,7 +41,7 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
         "pairs_measured": plan.measured_pairs,
         "critic": None if plan.critic is None else plan.critic.model_dump(),
         "score": None if plan.score is None else _score(run, plan.score.noise_scale),
-        "memory_bytes": memory_bytes(layout, codecs),
+        "memory_bytes": memory_bytes(layout, plan, codecs),
     }
 
 

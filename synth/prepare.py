@@ -44,8 +44,7 @@ def check(run_file: Path, ledger: Ledger) -> Run:
     run.declared.refuse_unconfirmed()
     refuse_large_delta(run)
     if run.images is None:
-        layout, _ = plan_run(run)
-        refuse_too_large(layout, codecs_of(run.table))
+        refuse_too_large(*plan_run(run), codecs_of(run.table))
     ledger.refuse_if_over_cap(run.declared.ledger_population, events_of(run))
     check_source(run)
     return run

@@ -12,6 +12,8 @@ IntArray = npt.NDArray[np.int64]
 
 MIN_BINS = 8
 MAX_BINS = 40
+MAX_WIDTH = 6000
+"""Bins of all columns together, about: a wide table has fewer a column."""
 PEOPLE_IN_PAIR_NOISE = 1.0
 MASS_IN_NOISE = 3.0
 EVEN_PART = 1e-3
@@ -29,14 +31,20 @@ def project_to_simplex(values: FloatArray, total: float) -> FloatArray:
     return np.asarray(np.maximum(values - excess[last] / (last + 1), 0.0))
 
 
-def most_bins(people: float, pair_noise: float) -> int:
+def most_bins(people: float, pair_noise: float, columns: int) -> int:
     """How many bins a column may have: more people or less noise carry more detail into the pair tables.
 
     With b bins a column, an even pair table has people / b² in a cell; that is kept near the cell's noise.
     """
+    limit = bin_limit(columns)
     if pair_noise <= 0:
-        return MAX_BINS
-    return int(np.clip(math.sqrt(people / (PEOPLE_IN_PAIR_NOISE * pair_noise)), MIN_BINS, MAX_BINS))
+        return limit
+    return int(np.clip(math.sqrt(people / (PEOPLE_IN_PAIR_NOISE * pair_noise)), MIN_BINS, limit))
+
+
+def bin_limit(columns: int) -> int:
+    """The most ordinary bins that a column has in a table of so many columns."""
+    return max(MIN_BINS, min(MAX_BINS, MAX_WIDTH // columns))
 
 
 def merge_ordered(

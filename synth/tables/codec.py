@@ -30,7 +30,7 @@ from synth.schema import (
     level_key,
 )
 from synth.tables.blocks import NONE, Block
-from synth.tables.lattice import Lattice, lattice_of
+from synth.tables.lattice import MAX_SINGLES, Lattice, lattice_of, most_singles
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -135,9 +135,11 @@ class LevelCodec:
 class OrderedCodec:
     """Integer, continuous and datetime columns: cells of a public grid, single values, digits, and missing."""
 
-    def __init__(self, column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> None:
+    def __init__(
+        self, column: IntegerColumn | ContinuousColumn | DatetimeColumn, *, most_singles: int = MAX_SINGLES
+    ) -> None:
         self.column = column
-        self.lattice: Lattice = lattice_of(column)
+        self.lattice: Lattice = lattice_of(column, most_singles=most_singles)
         cells = self.lattice.cells
         self.missing = cells if column.nullable else None
         self.size = cells + column.nullable
@@ -226,18 +228,19 @@ class OrderedCodec:
 Codec = LevelCodec | OrderedCodec
 
 
-def codec_of(column: AnyColumn) -> Codec:
-    """The codec of a learned column."""
+def codec_of(column: AnyColumn, *, most_singles: int = MAX_SINGLES) -> Codec:
+    """The codec of a learned column; `most_singles` as in `Lattice`."""
     if isinstance(column, (CategoricalColumn, BooleanColumn)):
         return LevelCodec(column)
     if isinstance(column, (IntegerColumn, ContinuousColumn, DatetimeColumn)):
-        return OrderedCodec(column)
+        return OrderedCodec(column, most_singles=most_singles)
     raise TypeError(f"column {column.name} of kind {column.kind} is not learned")
 
 
 def codecs_of(schema: Schema) -> dict[str, Codec]:
     """Codecs of all learned columns, by name, in the schema's order."""
-    return {column.name: codec_of(column) for column in schema.learned_columns}
+    columns = schema.learned_columns
+    return {column.name: codec_of(column, most_singles=most_singles(len(columns))) for column in columns}
 
 
 def _refused(column: AnyColumn) -> InvalidSource:

@@ -23,6 +23,8 @@ MAX_EXACT_CELLS = 512
 UNIFORM_CELLS = 256
 CELLS_PER_OCTAVE = 4
 MAX_SINGLES = 1 << 20
+MAX_ALL_SINGLES = 32 << 20
+"""Positions that are counted one by one in all columns together, about; a wide table has fewer a column."""
 SMALLEST_REAL_UNIT = 6  # a real column's digits are looked for down to 10^-6
 
 
@@ -35,6 +37,7 @@ class Lattice:
         whole: whether only whole positions exist (else any real number between).
         scale: how cells are laid out.
         units: public rounding units a value may follow, coarsest first, in positions.
+        most_singles: how many positions may be counted one by one, about.
     """
 
     low: float
@@ -42,6 +45,7 @@ class Lattice:
     whole: bool
     scale: str
     units: tuple[float, ...]
+    most_singles: int = MAX_SINGLES
 
     @property
     def count(self) -> float:
@@ -93,13 +97,13 @@ class Lattice:
         """Spacing of the positions that are counted one by one to find values that hold much mass."""
         if self.whole:
             return (
-                float(10 ** max(0, math.ceil(math.log10(self.count / MAX_SINGLES))))
-                if self.count > MAX_SINGLES
+                float(10 ** max(0, math.ceil(math.log10(self.count / self.most_singles))))
+                if self.count > self.most_singles
                 else 1.0
             )
         # Not finer than doubles near the bounds can tell apart.
         finest = max(abs(self.low), abs(self.high)) * 2.0**-50
-        return 10.0 ** math.ceil(math.log10(max((self.high - self.low) / MAX_SINGLES, finest, 1e-300)))
+        return 10.0 ** math.ceil(math.log10(max((self.high - self.low) / self.most_singles, finest, 1e-300)))
 
     @property
     def singles(self) -> int:
@@ -139,14 +143,21 @@ def multiples(count: FloatArray, step: float) -> FloatArray:
     return count * step if step >= 1 else count / float(np.round(1 / step))
 
 
-def lattice_of(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> Lattice:
+def most_singles(columns: int) -> int:
+    """How many positions of an ordered column are counted one by one in a table of so many columns."""
+    return min(MAX_SINGLES, MAX_ALL_SINGLES // max(1, columns))
+
+
+def lattice_of(
+    column: IntegerColumn | ContinuousColumn | DatetimeColumn, *, most_singles: int = MAX_SINGLES
+) -> Lattice:
     """The lattice of a column's public domain."""
     if isinstance(column, ContinuousColumn) and column.decimals is None:
         low, high = column.bounds
         span = high - low
         top = max(math.floor(math.log10(span / 20)), -SMALLEST_REAL_UNIT) if span > 0 else -SMALLEST_REAL_UNIT - 1
         exponents = range(top, -SMALLEST_REAL_UNIT - 1, -1)
-        return Lattice(low, high, whole=False, scale=column.scale, units=tuple(10.0**e for e in exponents))
+        return Lattice(low, high, False, column.scale, tuple(10.0**e for e in exponents), most_singles)
     first, last = column.bounds if isinstance(column, IntegerColumn) else column.steps
     count = last - first + 1
     if count <= MAX_EXACT_CELLS:
@@ -156,4 +167,4 @@ def lattice_of(column: IntegerColumn | ContinuousColumn | DatetimeColumn) -> Lat
         units = [float(s // seconds) for s in (86400, 3600, 60) if s > seconds and s // seconds <= count / 20]
     else:
         units = [10.0**e for e in range(math.floor(math.log10(count / 20)), 0, -1)]
-    return Lattice(float(first), float(last), whole=True, scale=column.scale, units=tuple(units))
+    return Lattice(float(first), float(last), True, column.scale, tuple(units), most_singles)

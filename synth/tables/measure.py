@@ -135,7 +135,7 @@ class Measurer:
             profiles={},
             pairs={},
         )
-        most = bins.most_bins(measured.total, self._pair_noise())
+        most = bins.most_bins(measured.total, self._pair_noise(), len(layout.columns))
         placed = {name: self._bins(measured, name, most) for name in layout.columns}
         return replace(
             measured,

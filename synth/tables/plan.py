@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from synth.errors import UserError
 from synth.privacy.budget import TablePlan
-from synth.tables.bins import MAX_BINS
+from synth.tables.bins import bin_limit
 from synth.tables.codec import Codec
 from synth.tables.layout import Layout
-from synth.tables.pair_choice import pair_weight
+from synth.tables.pair_choice import MAX_GROUPS, pair_weight
 
 MAX_MEMORY_BYTES = 8 << 30
+MAX_MATRIX_BYTES = 1 << 30
+"""Above this a fit holds its pairs one by one (`synth.tables.block_targets`), and unmeasured ones for a step alone."""
+MAX_POINTS = 2048
+"""Latent points of all classes together, about, in a fit."""
 MAX_CLASSES = 256
 RUNTIME_BYTES = 600 << 20
 """What Python, torch and Prefect hold before any data is there."""
@@ -41,10 +46,10 @@ class ColumnPlan:
 
 
 def plan_columns(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -> list[ColumnPlan]:
-    """Noise per column and pair as the plan fixes it. Pair noise assumes that every candidate pair is measured."""
-    sizes = {name: most_bins(codecs[name]) for name in layout.columns}
+    """Noise per column and pair as the plan fixes it, were the pairs that are measured as large as the average one."""
+    sizes = {name: most_bins(codecs[name], len(layout.columns)) for name in layout.columns}
     weights = [float(pair_weight(sizes[a] * sizes[b])) for a, b in layout.pairs]
-    total = math.fsum(weights)
+    total = math.fsum(weights) * plan.measured_pairs / max(1, len(weights))
     out = []
     for name in layout.columns:
         noise = plan.one_way_noise * math.sqrt(layout.classes)
@@ -57,33 +62,47 @@ def plan_columns(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     return out
 
 
-def most_bins(codec: Codec) -> int:
-    """The most bins a column can plausibly have in the pair stage; public, from the schema."""
-    return min(codec.size, 2 * MAX_BINS) if codec.ordered else codec.size
+def most_bins(codec: Codec, columns: int) -> int:
+    """The most bins a column of so many can plausibly have in the pair stage; public, from the schema."""
+    return min(codec.size, 2 * bin_limit(columns)) if codec.ordered else codec.size
 
 
-def memory_bytes(layout: Layout, codecs: Mapping[str, Codec]) -> int:
-    """An upper estimate of the peak memory of a run, in bytes; it does not grow with the rows."""
-    sizes = [most_bins(codecs[name]) for name in layout.columns]
-    width = sum(sizes)
-    classes = layout.classes
-    # Dense pair matrices: target, precision, and the fit's residual, gradient and two thinned copies, in float32.
-    fit = 7 * 4 * (classes + 1) * width**2
-    pairs = sum(sizes[i] * sizes[j] for i in range(len(sizes)) for j in range(i + 1, len(sizes)))
-    counts = 2 * 8 * (classes + 1) * pairs
-    histograms = 2 * 8 * sum(block.size for name in layout.columns for block in codecs[name].blocks) * (classes + 1)
-    activations = 12 * 4 * 4096 * width
-    return RUNTIME_BYTES + fit + counts + histograms + activations
+def memory_bytes(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -> int:
+    """An upper estimate of the peak memory of a run, in bytes; it does not grow with the rows.
+
+    Its stages come one after the other, so the largest counts: counting, the fit, or the draw with its table of all
+    bins by all bins.
+    """
+    sizes = sorted((most_bins(codecs[name], len(layout.columns)) for name in layout.columns), reverse=True)
+    width, classes = sum(sizes), layout.classes
+    pairs = [a * b for a, b in itertools.combinations(sizes, 2)]
+    measured = sum(sorted(pairs, reverse=True)[: plan.measured_pairs])
+    groups = [min(size, 2 * MAX_GROUPS) for size in sizes]
+    scores = 2 * 8 * sum(a * b for a, b in itertools.combinations(groups, 2)) if plan.selection else 0
+    counts = max(scores, 3 * 8 * (classes + 1) * measured)
+    # Column by column: the same six of each measured table, and what its gradient needs of the bins it joins.
+    blocks = 7 * 4 * (classes + 1) * measured + 3 * 4 * MAX_POINTS * sum(sizes[: plan.measured_pairs])
+    matrices = matrix_bytes(classes, width)
+    fit = matrices if matrices <= MAX_MATRIX_BYTES else max(MAX_MATRIX_BYTES, blocks)
+    fit += 12 * 4 * 2 * MAX_POINTS * width  # activations
+    draw = (8 + 8 + 4) * width**2
+    histograms = 3 * 8 * sum(block.size for name in layout.columns for block in codecs[name].blocks)
+    return RUNTIME_BYTES + histograms + max(counts, fit, draw)
 
 
-def refuse_too_large(layout: Layout, codecs: Mapping[str, Codec]) -> None:
+def matrix_bytes(classes: int, width: int) -> int:
+    """Memory of a fit to matrices of all bins by all bins: target, precision, residual, gradient, two thinned."""
+    return 7 * 4 * (classes + 1) * width**2
+
+
+def refuse_too_large(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -> None:
     """Raise UserError, before anything is read, when the table is larger than this version can fit."""
     if layout.classes > MAX_CLASSES:
         raise UserError(
             f"schema: target {layout.target} has {layout.classes} classes and this version fits at most {MAX_CLASSES}; "
             "declare another target, or none"
         )
-    need = memory_bytes(layout, codecs)
+    need = memory_bytes(layout, plan, codecs)
     if need > MAX_MEMORY_BYTES:
         raise UserError(
             f"schema: the pair tables would need about {need / 2**30:.0f} GiB and this version uses at most "

@@ -1,6 +1,6 @@
 """Refine: the fitted generators go on against a critic that is trained on the private rows by DP-SGD.
 
-The generators start where the fit to the moments ended and are held there by those moments (`moments_loss`, measured in
+The generators start where the fit to the moments ended and are held there by those moments (`Targets.loss`, measured in
 the noise of the release), while the critic adds what no pair table holds. The critic's steps are the only access to
 private rows: their number, rate, clipping norm and noise are constants of the config. What the generators learn from
 the critic is post-processing. The last weights are kept, averaged over the steps; none are chosen by a score.
@@ -15,7 +15,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -32,8 +32,8 @@ from synth.tables.count import Codes
 from synth.tables.critic import Critic
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
-from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
-from synth.tables.train import moments_loss, quiet_lightning
+from synth.tables.targets import Encoding, encoding_of
+from synth.tables.train import moments_of, quiet_lightning
 
 logger = logging.getLogger(__name__)
 
@@ -142,9 +142,9 @@ def refine(
             trainer.fit(module, PoissonBatches([private.rows], config, persons=private.persons))
         module.private.refuse_unfinished()
         refined = tuple(cast(Generator, member.cpu().eval().requires_grad_(True)) for member in module.average)
-        targets = targets_of(measured, encoding)
+        targets = moments_of(measured, encoding)
         with torch.inference_mode():
-            chi = float(moments_loss(_points(refined), targets)) / max(1, targets.cells)
+            chi = float(targets.loss(_points(refined))) / max(1, targets.cells)
     finally:
         torch.set_num_threads(threads)
     return Refined(refined, chi, sum(p.numel() for p in module.critic.parameters()))
@@ -182,7 +182,9 @@ class Refinement(pl.LightningModule):
         self._fakes = GhostClipping(_layers(self.critic), self.critic.fake_losses, config.max_grad_norm)
         self._class_share = torch.from_numpy(measured.class_sizes / measured.class_sizes.sum()).float()
         with torch.no_grad():
-            self._anchor = held(targets_of(measured, encoding), _points(self.members))
+            # Held to the noised values themselves, the generators would go on where their fit was stopped, and learn
+            # the noise.
+            self._anchor = moments_of(measured, encoding).held(_points(self.members))
 
     def setup(self, stage: str) -> None:
         """Move what is no parameter to the device."""
@@ -210,7 +212,7 @@ class Refinement(pl.LightningModule):
         if batch_idx < ALONE * self.steps:
             return
         self._set_rate(generator_step, batch_idx)
-        moments = moments_loss(shares, self._anchor) / self._anchor.cells
+        moments = self._anchor.loss(shares) / self._anchor.cells
         generator_step.zero_grad()
         self.manual_backward(moments - self.settings.weight * self.verdict(chosen, fakes))
         self.clip_gradients(generator_step, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
@@ -250,22 +252,6 @@ class Refinement(pl.LightningModule):
         """A cosine decay, so that the last weights stand still."""
         for group in optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-def held(targets: Targets, shares: Tensor) -> Targets:
-    """The targets with the values that the fitted generators have [C, K, D], at the precision of the measurements.
-
-    Held to the noised values themselves, the generators would go on where their fit was stopped, and learn the noise.
-    """
-    sizes = targets.class_sizes
-    weighted = shares * (sizes / shares.shape[1])[:, None, None]
-    gram = weighted.transpose(1, 2) @ shares
-    return replace(
-        targets,
-        one_way=shares.mean(dim=1) * sizes[:, None],
-        pairs=None if targets.pairs is None else gram,
-        pairs_summed=gram.sum(dim=0),
-    )
 
 
 def _points(members: Iterable[nn.Module]) -> Tensor:

@@ -74,22 +74,55 @@ class Targets:
         With y the measurement, s its noise scale and e a fresh standard normal, y + t·s·e and y − s·e/t have
         independent noises. The first is for fitting, the second for deciding when to stop; both are free.
         """
-
-        def split(value: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-            scale = torch.where(precision > 0, precision.clamp(min=1e-30).rsqrt(), torch.zeros(()))
-            e = torch.randn(value.shape, generator=generator) * scale
-            return value + t * e, value - e / t
-
         fit: dict[str, Any] = {}
         check: dict[str, Any] = {}
         for name in ("one_way", "pairs", "pairs_summed"):
             value, precision = getattr(self, name), getattr(self, f"{name}_precision")
             if value is None:
                 continue
-            fit[name], check[name] = split(value, precision)
+            fit[name], check[name] = thinned(value, precision, t, generator)
             fit[f"{name}_precision"] = precision / (1 + t * t)
             check[f"{name}_precision"] = precision / (1 + 1 / (t * t))
         return replace(self, **fit), replace(self, **check)
+
+    def loss(self, shares: Tensor, *, with_pseudo: bool = False) -> Tensor:
+        """Sum of precision-weighted squared residuals of one-ways and pair tables.
+
+        Args:
+            shares: column distributions of the bank within every class [C, K, D].
+            with_pseudo: also pull unmeasured pairs towards independence within classes.
+        """
+        mean = shares.mean(dim=1) * self.class_sizes[:, None]
+        loss = (self.one_way_precision * (mean - self.one_way) ** 2).sum()
+        weighted = shares * (self.class_sizes / shares.shape[1])[:, None, None]
+        if self.pairs is not None and self.pairs_precision is not None:
+            gram = weighted.transpose(1, 2) @ shares
+            loss = loss + (self.pairs_precision * (gram - self.pairs) ** 2).sum()
+            whole = gram.sum(dim=0)
+        else:
+            whole = weighted.flatten(0, 1).T @ shares.flatten(0, 1)
+        loss = loss + (self.pairs_summed_precision * (whole - self.pairs_summed) ** 2).sum()
+        if with_pseudo:
+            loss = loss + (self.pseudo_precision * (whole - self.pseudo) ** 2).sum()
+        return loss
+
+    def held(self, shares: Tensor) -> Targets:
+        """The same with the values that the generators have [C, K, D], at the precision of the measurements."""
+        weighted = shares * (self.class_sizes / shares.shape[1])[:, None, None]
+        gram = weighted.transpose(1, 2) @ shares
+        return replace(
+            self,
+            one_way=shares.mean(dim=1) * self.class_sizes[:, None],
+            pairs=None if self.pairs is None else gram,
+            pairs_summed=gram.sum(dim=0),
+        )
+
+
+def thinned(value: Tensor, precision: Tensor, t: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`value` + t·s·e and `value` − s·e/t, with s the noise scale of each cell (none where the precision is 0)."""
+    scale = torch.where(precision > 0, precision.clamp(min=1e-30).rsqrt(), torch.zeros(()))
+    e = torch.randn(value.shape, generator=generator) * scale
+    return value + t * e, value - e / t
 
 
 def encoding_of(measured: Measurements) -> Encoding:

@@ -29,10 +29,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from synth.config import Synthesizer
+from synth.tables.block_targets import BlockTargets, block_targets_of
 from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
+from synth.tables.plan import MAX_MATRIX_BYTES, matrix_bytes
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 
 logger = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> 
     A fit to the same measurements that died goes on from the checkpoints it finds there.
     """
     encoding = encoding_of(measured)
-    targets = targets_of(measured, encoding)
+    targets = moments_of(measured, encoding)
     if not encoding.names:
         raise ValueError("nothing to fit: there are no columns beside the target")
     threads = torch.get_num_threads()
@@ -119,7 +121,7 @@ def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> 
         )
         with torch.inference_mode():
             shares = torch.cat([member.all_points() for member in members], dim=1)
-            chi = float(moments_loss(shares, targets)) / max(1, targets.cells)
+            chi = float(targets.loss(shares)) / max(1, targets.cells)
     finally:
         torch.set_num_threads(threads)
     return Fit(encoding=encoding, members=members, chi=chi)
@@ -128,7 +130,7 @@ def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> 
 def _fit_member(
     measured: Measurements,
     encoding: Encoding,
-    targets: Targets,
+    targets: Moments,
     settings: FitSettings,
     checkpoints: Path,
     *,
@@ -223,28 +225,15 @@ class _PlainProgress(Callback):
             logger.info("%s, step %d of %d, chi %.2f", self._what, step, steps, chi)
 
 
-def moments_loss(shares: Tensor, targets: Targets, *, with_pseudo: bool = False) -> Tensor:
-    """Sum of precision-weighted squared residuals of one-ways and pair tables.
+Moments = Targets | BlockTargets
+"""What a generator is fitted to."""
 
-    Args:
-        shares: column distributions of the bank within every class [C, K, D].
-        targets: what was measured.
-        with_pseudo: also pull unmeasured pairs towards independence within classes.
-    """
-    sizes = targets.class_sizes
-    mean = shares.mean(dim=1) * sizes[:, None]
-    loss = (targets.one_way_precision * (mean - targets.one_way) ** 2).sum()
-    weighted = shares * (sizes / shares.shape[1])[:, None, None]
-    if targets.pairs is not None and targets.pairs_precision is not None:
-        gram = weighted.transpose(1, 2) @ shares
-        loss = loss + (targets.pairs_precision * (gram - targets.pairs) ** 2).sum()
-        whole = gram.sum(dim=0)
-    else:
-        whole = weighted.flatten(0, 1).T @ shares.flatten(0, 1)
-    loss = loss + (targets.pairs_summed_precision * (whole - targets.pairs_summed) ** 2).sum()
-    if with_pseudo:
-        loss = loss + (targets.pseudo_precision * (whole - targets.pseudo) ** 2).sum()
-    return loss
+
+def moments_of(measured: Measurements, encoding: Encoding) -> Moments:
+    """Measurements arranged for the fit: as matrices of all bins by all bins, or pair by pair where these are large."""
+    if matrix_bytes(len(measured.class_sizes), encoding.width) <= MAX_MATRIX_BYTES:
+        return targets_of(measured, encoding)
+    return block_targets_of(measured, encoding)
 
 
 class MomentFit(pl.LightningModule):
@@ -254,11 +243,13 @@ class MomentFit(pl.LightningModule):
     decides how the noise is thinned; the generator was drawn by it too.
     """
 
-    def __init__(self, generator: Generator, targets: Targets, *, steps: int, learning_rate: float, seed: int) -> None:
+    def __init__(self, generator: Generator, targets: Moments, *, steps: int, learning_rate: float, seed: int) -> None:
         super().__init__()
         self.generator = generator
         self.steps, self.learning_rate, self.seed = steps, learning_rate, seed
         randomness = torch.Generator().manual_seed(seed ^ 1)  # the weights are drawn by the seed itself
+        self._fit: Moments
+        self._check: Moments
         self._fit, self._check = targets.thinned(THINNING, randomness)
         self._average = copy.deepcopy(generator).requires_grad_(False)
         self.best: Mapping[str, Tensor] = copy.deepcopy(generator.state_dict())
@@ -282,7 +273,7 @@ class MomentFit(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step on the whole bank; the batch is only a step number."""
-        loss = moments_loss(self.generator.all_points(), self._fit, with_pseudo=True) / self._fit.cells
+        loss = self._fit.loss(self.generator.all_points(), with_pseudo=True) / self._fit.cells
         self.log("chi", loss.detach(), prog_bar=True)
         return loss
 
@@ -309,7 +300,7 @@ class MomentFit(pl.LightningModule):
             for mean, value in zip(self._average.parameters(), self.generator.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
             if self.global_step % CHECK_EVERY == 0 or self.global_step == self.steps:
-                check = float(moments_loss(self._average.all_points(), self._check)) / self._check.cells
+                check = float(self._check.loss(self._average.all_points())) / self._check.cells
                 if check < self.best_check:
                     self.best_check, self.best_step = check, self.global_step
                     self.best = copy.deepcopy(self._average.state_dict())

@@ -111,7 +111,7 @@ def fidelity(
 
     one_way = distances([(i,) for i in columns])
     pairs = distances(some(list(itertools.combinations(columns, 2)), MOST_PAIRS, rng))
-    triples = distances(_some_triples(len(names), rng))
+    triples = distances(some_triples(len(names), MOST_TRIPLES, rng))
     worst = [names.index(score.columns[0]) for score in one_way]
     drawn = sorted(worst[:MOST_COLUMNS_DRAWN])
     missing = [
@@ -154,11 +154,11 @@ def some(candidates: list[tuple[int, ...]], most: int, rng: np.random.Generator)
     return [candidates[i] for i in sorted(rng.permutation(len(candidates))[:most])]
 
 
-def _some_triples(columns: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Of many columns there are too many triples to list, so those are drawn."""
+def some_triples(columns: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Triples of columns by number. Of many columns there are too many to list, so these are drawn."""
     if columns <= MOST_COLUMNS_DRAWN:
-        return some(list(itertools.combinations(range(columns), 3)), MOST_TRIPLES, rng)
-    drawn = {tuple(sorted(rng.choice(columns, 3, replace=False).tolist())) for _ in range(MOST_TRIPLES)}
+        return some(list(itertools.combinations(range(columns), 3)), most, rng)
+    drawn = {tuple(sorted(rng.choice(columns, 3, replace=False).tolist())) for _ in range(most)}
     return sorted(drawn)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from synth.evaluate.distance import total_variation
 from synth.evaluate.histograms import histograms
 from synth.evaluate.internal.copies import copies_within
+from synth.evaluate.internal.fidelity import some_triples
 from synth.evaluate.internal.overlays import Overlay, overlay
 from synth.evaluate.internal.page import quick_page
 from synth.evaluate.internal.rows import Fingerprints, fingerprints
@@ -26,6 +27,8 @@ from synth.tables.measurements import Measurements
 IntArray = npt.NDArray[np.int64]
 
 MAX_TRIPLES = 64
+TRIED_TRIPLES = 4 * MAX_TRIPLES
+"""Of which some may have too many cells."""
 MAX_SCORED_PAIRS = 2_000
 MAX_TRIPLE_CELLS = 2_000_000
 MAX_COPY_ROWS = 200_000
@@ -55,7 +58,7 @@ def internal_scores(
     }
     names = list(codecs)
     pairs = list(itertools.combinations(names, 2))
-    triples = list(itertools.combinations(names, 3))
+    triples = [tuple(names[i] for i in triple) for triple in some_triples(len(names), TRIED_TRIPLES, rng)]
     pairs = [pairs[i] for i in sorted(rng.permutation(len(pairs))[:MAX_SCORED_PAIRS])]
     size = {name: int(table.max()) + 1 for name, table in lookup.items()}
     triples = [t for t in triples if size[t[0]] * size[t[1]] * size[t[2]] <= MAX_TRIPLE_CELLS]

@@ -117,7 +117,7 @@ class TableAudit:
         """Bind to a run; nothing is read. Raises what says that the table is too large."""
         self._run, self._schema, self._delta = run, run.table, run.config.privacy.delta
         self._layout, self._plan = plan_run(run)
-        refuse_too_large(self._layout, codecs_of(run.table))
+        refuse_too_large(self._layout, self._plan, codecs_of(run.table))
 
     @property
     def events(self) -> tuple[GdpEvent, ...]:

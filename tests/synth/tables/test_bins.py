@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from synth.tables.bins import (
     MAX_BINS,
+    MAX_WIDTH,
     MIN_BINS,
     merge_levels,
     merge_ordered,
@@ -91,10 +92,12 @@ class TestOrderedBins:
 
     @pytest.mark.parametrize(("people", "pair_noise"), [(1.0, 1e6), (1e9, 1.0), (1e4, 0.0), (30_000, 60)])
     def test_their_number_is_bounded(self, people: float, pair_noise: float) -> None:
-        assert MIN_BINS <= most_bins(people, pair_noise) <= MAX_BINS
+        assert MIN_BINS <= most_bins(people, pair_noise, 10) <= MAX_BINS
+        assert most_bins(people, pair_noise, 300) <= MAX_WIDTH / 300
+        assert most_bins(people, pair_noise, 3000) == MIN_BINS
 
     def test_it_grows_with_people_and_falls_with_noise(self) -> None:
-        assert most_bins(1000, 10) <= most_bins(30_000, 10) <= most_bins(30_000, 5)
+        assert most_bins(1000, 10, 9) <= most_bins(30_000, 10, 9) <= most_bins(30_000, 5, 9)
 
 
 class TestLevelBins:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from synth.errors import UserError
+from synth.privacy.budget import TablePlan
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
 from synth.tables.layout import Layout, layout_of, plan_of
@@ -21,6 +22,13 @@ def planned(schema: Schema, epsilon: float = 1.0) -> tuple[Layout, Any, list[Any
     layout = layout_of(schema, codecs)
     plan = plan_of(layout, codecs, epsilon=epsilon, delta=1e-5)
     return layout, codecs, plan_columns(layout, plan, codecs)
+
+
+def room(schema: Schema) -> tuple[Layout, TablePlan, dict[str, Any]]:
+    """What memory is estimated from."""
+    codecs = codecs_of(schema)
+    layout = layout_of(schema, codecs)
+    return layout, plan_of(layout, codecs, epsilon=1.0, delta=1e-5), codecs
 
 
 def test_a_line_a_measured_column(schema_of: SchemaOf) -> None:
@@ -46,11 +54,17 @@ def test_one_column_has_no_pairs(schema_of: SchemaOf) -> None:
 
 def test_memory_is_stated_before_the_start(schema_of: SchemaOf) -> None:
     small, large = schema_of("age", "sex"), schema_of("age", "sex", *(f"c{i}" for i in range(20)), **WIDE)
-    sizes = [memory_bytes(layout, codecs) for layout, codecs, _ in (planned(small), planned(large))]
+    sizes = [memory_bytes(*room(schema)) for schema in (small, large)]
     assert 0 < sizes[0] < sizes[1] < MAX_MEMORY_BYTES
     for schema in (small, large):
-        layout, codecs, _ = planned(schema)
-        refuse_too_large(layout, codecs)
+        refuse_too_large(*room(schema))
+
+
+def test_three_hundred_columns_fit(schema_of: SchemaOf) -> None:
+    many = {f"c{i}": {"kind": "continuous", "bounds": [0, 1e6]} for i in range(300)}
+    layout, plan, codecs = room(schema_of(*many, "died", target="died", **many))
+    assert memory_bytes(layout, plan, codecs) < MAX_MEMORY_BYTES
+    assert plan.measured_pairs < len(layout.pairs) / 10
 
 
 WIDE = {f"c{i}": {"kind": "integer", "bounds": [0, 99]} for i in range(20)}
@@ -59,19 +73,19 @@ WIDE = {f"c{i}": {"kind": "integer", "bounds": [0, 99]} for i in range(20)}
 def test_a_table_that_would_not_fit_is_refused(schema_of: SchemaOf) -> None:
     levels = {"kind": "categorical", "categories": list(range(20_000))}
     schema = schema_of("a", "b", "died", target="died", a=levels, b=levels)
-    layout, codecs, _ = planned(schema)
-    assert most_bins(codecs["a"]) == 20_000
+    layout, plan, codecs = room(schema)
+    assert most_bins(codecs["a"], 2) == 20_000
     with pytest.raises(UserError, match=r"pair tables would need about .* GiB") as caught:
-        refuse_too_large(layout, codecs)
+        refuse_too_large(layout, plan, codecs)
     assert caught.value.exit_code == 2
 
 
 def test_a_target_with_too_many_classes_is_refused(schema_of: SchemaOf) -> None:
     levels = {"kind": "categorical", "categories": list(range(MAX_CLASSES + 1))}
     schema = schema_of("age", "a", target="a", a=levels)
-    layout, codecs, _ = planned(schema)
+    layout, plan, codecs = room(schema)
     with pytest.raises(UserError, match=f"target a has {MAX_CLASSES + 1} classes"):
-        refuse_too_large(layout, codecs)
+        refuse_too_large(layout, plan, codecs)
 
 
 def test_the_expected_noise_is_the_noise_that_is_drawn(toy_run: Any, schema_of: SchemaOf) -> None:

@@ -18,9 +18,8 @@ from synth.schema import Schema
 from synth.tables.count import Codes
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
-from synth.tables.refine import FAKES, BinnedRows, Refinement, RefineSettings, bin_rows, held, refine
+from synth.tables.refine import FAKES, BinnedRows, Refinement, RefineSettings, bin_rows, refine
 from synth.tables.targets import encoding_of, targets_of
-from synth.tables.train import moments_loss
 
 SETTINGS = RefineSettings(
     learning_rate=1e-2, hidden_size=16, weight=100.0, max_rows_per_person=1, accelerator="cpu", threads=1
@@ -72,10 +71,10 @@ class TestTheGeneratorsLoss:
         measured = hospital_run[1]
         shares = torch.from_numpy(model.shares)
         targets = targets_of(measured, encoding_of(measured))
-        anchor = held(targets, shares)
-        assert float(moments_loss(shares, anchor)) == 0 < float(moments_loss(shares, targets))
+        anchor = targets.held(shares)
+        assert float(anchor.loss(shares)) == 0 < float(targets.loss(shares))
         moved = shares + 1e-2 * torch.rand_like(shares)
-        assert float(moments_loss(moved, anchor)) > 0
+        assert float(anchor.loss(moved)) > 0
 
     def test_fakes_are_a_constant_number_of_whole_rows(self, refinement: Refinement) -> None:
         shares = torch.cat([member.all_points() for member in refinement.members], dim=1)

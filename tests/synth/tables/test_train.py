@@ -25,7 +25,7 @@ from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
-from synth.tables.train import Fit, FitSettings, MomentFit, fit, moments_loss, settings_of, start_from_one_ways
+from synth.tables.train import Fit, FitSettings, MomentFit, fit, settings_of, start_from_one_ways
 
 SETTINGS = FitSettings(
     members=2, steps=120, latent_points=16, hidden_size=16, learning_rate=1e-2, accelerator="cpu", threads=1
@@ -116,7 +116,7 @@ class TestLoss:
     def test_equals_a_slow_loop(self, encoding: Encoding, dense: Targets, with_pseudo: bool, by_class: bool) -> None:
         chosen = dense if by_class else replace(dense, pairs=None, pairs_precision=None)
         shares = small(encoding).all_points().detach().double()
-        found = float(moments_loss(shares, chosen, with_pseudo=with_pseudo))
+        found = float(chosen.loss(shares, with_pseudo=with_pseudo))
         assert found == pytest.approx(slow_loss(shares.numpy(), chosen, with_pseudo=with_pseudo), rel=1e-9)
 
     @pytest.mark.parametrize("with_pseudo", [True, False])
@@ -124,7 +124,7 @@ class TestLoss:
         self, encoding: Encoding, dense: Targets, with_pseudo: bool
     ) -> None:
         shares = small(encoding).all_points().detach().double().requires_grad_()
-        moments_loss(shares, dense, with_pseudo=with_pseudo).backward()
+        dense.loss(shares, with_pseudo=with_pseudo).backward()
         assert shares.grad is not None
         rng = np.random.default_rng(0)
         for _ in range(25):
@@ -134,7 +134,7 @@ class TestLoss:
             for sign in (1, -1):
                 moved = shares.detach().clone()
                 moved[at] += sign * step
-                values.append(float(moments_loss(moved, dense, with_pseudo=with_pseudo)))
+                values.append(float(dense.loss(moved, with_pseudo=with_pseudo)))
             slope = (values[0] - values[1]) / (2 * step)
             assert float(shares.grad[at]) == pytest.approx(slope, rel=1e-5, abs=1e-4)
 
@@ -150,7 +150,7 @@ class TestLoss:
             pairs_summed=gram.sum(dim=0),
             pseudo=gram.sum(dim=0),
         )
-        assert float(moments_loss(shares, perfect, with_pseudo=True)) == pytest.approx(0, abs=1e-12)
+        assert float(perfect.loss(shares, with_pseudo=True)) == pytest.approx(0, abs=1e-12)
 
 
 class TestStart:
@@ -182,9 +182,9 @@ class TestFit:
         with torch.inference_mode():
             shares = torch.cat([member.all_points() for member in result.members], dim=1)
             untrained = small(result.encoding).all_points()
-        assert result.chi == pytest.approx(float(moments_loss(shares, targets)) / targets.cells, rel=1e-4)
+        assert result.chi == pytest.approx(float(targets.loss(shares)) / targets.cells, rel=1e-4)
         assert result.chi < 4
-        assert result.chi < 0.1 * float(moments_loss(untrained, targets)) / targets.cells
+        assert result.chi < 0.1 * float(targets.loss(untrained)) / targets.cells
 
     def test_learns_that_columns_go_together(self, fitted: tuple[Fit, Path], measured: Measurements) -> None:
         result, _ = fitted

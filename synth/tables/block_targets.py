@@ -1,0 +1,187 @@
+"""The noised measurements of a wide table as tensors: column by column, where all bins by all bins would be too large.
+
+The same loss as that of `synth.tables.targets.Targets`, over the measured pairs alone. Pairs that were not measured are
+pulled towards independence a few columns at a time, drawn afresh in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.tables.measurements import FloatArray, Measurements
+from synth.tables.targets import PSEUDO_WEIGHT, Encoding, thinned
+
+PSEUDO_COLUMNS = 8
+"""Columns whose unmeasured pairs take part in one step."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One column's tables with all the columns that it was measured with.
+
+    Shapes: C classes, a bins of the column, B bins of the others. Precisions (one over noise variance) are the same for
+    all bins of the column.
+    """
+
+    column: int
+    others: tuple[int, ...]
+    by_class: Tensor | None  # [C, a, B]
+    by_class_precision: Tensor  # [B]
+    summed: Tensor | None  # [a, B]
+    summed_precision: Tensor  # [B]
+    unmeasured: tuple[int, ...]  # later columns that it was not measured with
+
+    def to(self, device: torch.device) -> Block:
+        """The same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    def loss(self, gram: Tensor) -> Tensor:
+        """Precision-weighted squared residuals of a table of expected counts [C, a, B]."""
+        total = gram.new_zeros(())
+        if self.by_class is not None:
+            total = total + (self.by_class_precision * (gram - self.by_class) ** 2).sum()
+        if self.summed is not None:
+            total = total + (self.summed_precision * (gram.sum(dim=0) - self.summed) ** 2).sum()
+        return total
+
+    def thinned(self, t: float, generator: torch.Generator) -> tuple[Block, Block]:
+        """Two with independent noise."""
+        fit: dict[str, Any] = {}
+        check: dict[str, Any] = {}
+        for name in ("by_class", "summed"):
+            value, precision = getattr(self, name), getattr(self, f"{name}_precision")
+            if value is not None:
+                fit[name], check[name] = thinned(value, precision, t, generator)
+                fit[f"{name}_precision"] = precision / (1 + t * t)
+                check[f"{name}_precision"] = precision / (1 + 1 / (t * t))
+        return replace(self, **fit), replace(self, **check)
+
+
+@dataclass(frozen=True)
+class BlockTargets:
+    """Measured counts and their precisions; shapes as in `Targets`."""
+
+    sizes: tuple[int, ...]  # bins of each column
+    class_sizes: Tensor  # [C]
+    one_way: Tensor  # [C, D]
+    one_way_precision: Tensor  # [C, D]
+    blocks: tuple[Block, ...]
+    profiles: Tensor  # [C, D], shares of the bins within a class
+    pseudo_precision: float
+    cells: int  # measured cells
+
+    def to(self, device: torch.device) -> BlockTargets:
+        """The same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, blocks=tuple(block.to(device) for block in self.blocks), **moved)
+
+    def thinned(self, t: float, generator: torch.Generator) -> tuple[BlockTargets, BlockTargets]:
+        """Two sets of targets with independent noise, as `Targets.thinned` has."""
+        one_way = thinned(self.one_way, self.one_way_precision, t, generator)
+        blocks = zip(*(block.thinned(t, generator) for block in self.blocks), strict=True)
+        factors = (1 + t * t, 1 + 1 / (t * t))
+        fit, check = (
+            replace(self, one_way=value, one_way_precision=self.one_way_precision / factor, blocks=part)
+            for value, factor, part in zip(one_way, factors, blocks, strict=True)
+        )
+        return fit, check
+
+    def loss(self, shares: Tensor, *, with_pseudo: bool = False) -> Tensor:
+        """Sum of precision-weighted squared residuals; arguments as for `Targets.loss`."""
+        mean = shares.mean(dim=1) * self.class_sizes[:, None]
+        total = (self.one_way_precision * (mean - self.one_way) ** 2).sum()
+        columns = shares.split_with_sizes(self.sizes, dim=2)  # once: the gradient of a slice is as large as the whole
+        for block in self.blocks:
+            if block.others:
+                total = total + block.loss(self._gram(columns, block.column, block.others))
+        if with_pseudo and self.pseudo_precision > 0:
+            profiles = self.profiles.split_with_sizes(self.sizes, dim=1)
+            some = torch.randperm(len(self.blocks))[:PSEUDO_COLUMNS].tolist()
+            residual = sum((self._pseudo(columns, profiles, self.blocks[j]) for j in some), total.new_zeros(()))
+            total = total + self.pseudo_precision * len(self.blocks) / len(some) * residual
+        return total
+
+    def held(self, shares: Tensor) -> BlockTargets:
+        """The same with the values that the generators have [C, K, D], at the precision of the measurements."""
+
+        columns = shares.split_with_sizes(self.sizes, dim=2)
+
+        def at(block: Block) -> Block:
+            if not block.others:
+                return block
+            gram = self._gram(columns, block.column, block.others)
+            return replace(
+                block,
+                by_class=None if block.by_class is None else gram,
+                summed=None if block.summed is None else gram.sum(dim=0),
+            )
+
+        one_way = shares.mean(dim=1) * self.class_sizes[:, None]
+        return replace(self, one_way=one_way, blocks=tuple(at(block) for block in self.blocks))
+
+    def _gram(self, columns: Sequence[Tensor], one: int, others: Sequence[int]) -> Tensor:
+        """Expected counts within classes [C, a, B]; from the distributions of each column [C, K, its bins]."""
+        points = columns[one].shape[1]
+        gram = columns[one].transpose(1, 2) @ torch.cat([columns[j] for j in others], dim=2)
+        return gram * (self.class_sizes / points)[:, None, None]
+
+    def _pseudo(self, columns: Sequence[Tensor], profiles: Sequence[Tensor], block: Block) -> Tensor:
+        """How far a column and those that it was not measured with are from independence within classes."""
+        if not block.unmeasured:
+            return self.class_sizes.new_zeros(())
+        weighted = profiles[block.column] * self.class_sizes[:, None]
+        expected = weighted.T @ torch.cat([profiles[j] for j in block.unmeasured], dim=1)
+        return ((self._gram(columns, block.column, block.unmeasured).sum(dim=0) - expected) ** 2).sum()
+
+
+def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets:
+    """Measurements arranged for the fit of a wide table."""
+    classes = len(measured.class_sizes)
+    noises = [table.best()[1] for table in measured.pairs.values()]
+    blocks = tuple(_block(measured, encoding, name) for name in encoding.names)
+    tables = [value for block in blocks for value in (block.by_class, block.summed) if value is not None]
+    return BlockTargets(
+        sizes=encoding.sizes,
+        class_sizes=_tensor(measured.class_sizes),
+        one_way=_tensor(np.concatenate([measured.one_way[name] for name in encoding.names], axis=1)),
+        one_way_precision=torch.full((classes, encoding.width), 1.0 / measured.one_way_noise**2),
+        blocks=blocks,
+        profiles=_tensor(np.concatenate([measured.profiles[name] for name in encoding.names], axis=1)),
+        pseudo_precision=PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises])) if noises else 0.0,
+        cells=classes * encoding.width + sum(value.numel() for value in tables),
+    )
+
+
+def _block(measured: Measurements, encoding: Encoding, name: str) -> Block:
+    """The tables of which this column is the first."""
+    partners = {b: table for (a, b), table in measured.pairs.items() if a == name}
+    number = {column: j for j, column in enumerate(encoding.names)}
+    later = encoding.names[number[name] + 1 :]
+    known = {other for other in later if (name, other) in measured.pairs or (other, name) in measured.pairs}
+    sizes = [encoding.sizes[number[other]] for other in partners]
+    by_class = [table.by_class for table in partners.values() if table.by_class is not None]
+    summed = [table.summed for table in partners.values() if table.summed is not None]
+    noise = {
+        kind: np.repeat([getattr(table, f"{kind}_noise") for table in partners.values()], sizes)
+        for kind in ("by_class", "summed")
+    }
+    return Block(
+        column=number[name],
+        others=tuple(number[other] for other in partners),
+        by_class=_tensor(np.concatenate(by_class, axis=2)) if by_class else None,
+        by_class_precision=_tensor(1.0 / noise["by_class"] ** 2) if by_class else torch.zeros(sum(sizes)),
+        summed=_tensor(np.concatenate(summed, axis=1)) if summed else None,
+        summed_precision=_tensor(1.0 / noise["summed"] ** 2) if summed else torch.zeros(sum(sizes)),
+        unmeasured=tuple(number[other] for other in later if other not in known),
+    )
+
+
+def _tensor(value: FloatArray) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32)
