@@ -15,7 +15,7 @@ import math
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from synth.config import Run, load_run
 from synth.ingest import read_batches, read_persons
 from synth.prepare import plan_run
 from synth.privacy.contributions import bound_contributions
-from synth.privacy.events import GaussianEvent
+from synth.privacy.events import GdpEvent, SelectionEvent, mu_of_choice
 from synth.privacy.noise import NoiseSource
 from synth.tables.codec import codecs_of
 from synth.tables.count import read_codes
@@ -52,12 +52,12 @@ class Bounded:
 
 @dataclass
 class Recorder(NoiseSource):
-    """Keeps the exact vectors it is asked to noise; gives `answers` out again where there are any."""
+    """Keeps the exact vectors and scores it is asked about; gives `answers` out again where there are any."""
 
-    answers: Sequence[npt.NDArray[np.float64]] = ()
+    answers: Sequence[Any] = ()
     event: str = ""
     drawn: list[tuple[str, npt.NDArray[Any], float]] = field(default_factory=list)
-    given: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    given: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -68,9 +68,17 @@ class Recorder(NoiseSource):
 
     def add_to(self, exact: npt.NDArray[Any], noise_scale: float) -> npt.NDArray[np.float64]:
         """As `NoiseSource.add_to`, or the fixed answer."""
+        noised: npt.NDArray[np.float64] = self._answer(exact, noise_scale, super().add_to)
+        return noised
+
+    def choose(self, scores: npt.NDArray[np.float64], noise_scale: float) -> int:
+        """As `NoiseSource.choose`, or the fixed answer."""
+        return int(self._answer(scores, noise_scale, super().choose))
+
+    def _answer(self, exact: npt.NDArray[Any], noise_scale: float, draw: Callable[..., Any]) -> Any:
         self.drawn.append((self.event, np.array(exact), noise_scale))
         number = len(self.given)
-        self.given.append(self.answers[number] if self.answers else super().add_to(exact, noise_scale))
+        self.given.append(self.answers[number] if self.answers else draw(exact, noise_scale))
         return self.given[-1]
 
 
@@ -86,7 +94,7 @@ def bounded_table(run: Run) -> Bounded:
     return Bounded(whose, {key: np.concatenate([part[key] for part in parts]).astype(np.int32) for key in keys})
 
 
-def measured(run: Run, codes: Codes, answers: Sequence[npt.NDArray[np.float64]] = ()) -> Recorder:
+def measured(run: Run, codes: Codes, answers: Sequence[Any] = ()) -> Recorder:
     """Every release of the run on these rows."""
     layout, plan = plan_run(run)
     recorder = Recorder(answers=answers)
@@ -106,14 +114,16 @@ def shares_used(run: Run, table: Bounded, people: Sequence[Any]) -> dict[str, fl
     """The largest share of each event's μ that any of these people uses."""
     _, plan = plan_run(run)
     base = measured(run, table.codes)
-    paid = {event.name: event.mu for event in plan.events if isinstance(event, GaussianEvent)}
+    paid = {event.name: event.mu for event in plan.events if isinstance(event, GdpEvent)}
+    choices = {event.name for event in plan.events if isinstance(event, SelectionEvent)}
     most = dict.fromkeys(paid, 0.0)
     for done, person in enumerate(people, start=1):
         moved: dict[str, float] = defaultdict(float)
         other = measured(run, table.without(person), base.given)
         for (event, exact, scale), (_, without, same_scale) in zip(base.drawn, other.drawn, strict=True):
             assert scale == same_scale
-            moved[event] += float(np.square((exact - without) / scale).sum())
+            moves = (exact - without) / scale
+            moved[event] += mu_of_choice(float(np.abs(moves).max())) ** 2 if event in choices else np.sum(moves**2)
         for name, mu in paid.items():
             most[name] = max(most[name], math.sqrt(moved[name]) / mu)
         if sys.stderr.isatty():

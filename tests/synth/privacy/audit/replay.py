@@ -62,6 +62,10 @@ class Recorded(NoiseSource):
         """Noised counts."""
         return self._answer(np.round(self.rng.uniform(0, 400, exact.shape), 3), noise_scale)
 
+    def choose(self, scores: FloatArray, noise_scale: float) -> int:
+        """A choice among scores."""
+        return int(self._answer(np.array(self.rng.integers(len(scores))), noise_scale))
+
     def noised_sum(self, sums: Sequence[Tensor], noise_scale: float, source: NoiseSource) -> list[Tensor]:
         """Noised gradients."""
         made = [noise_scale * self.rng.standard_normal(part.shape) for part in sums]
