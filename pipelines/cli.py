@@ -94,6 +94,8 @@ def plan(run_yaml: RunFile, ledger: LedgerOfRun = None, as_json: AsJson = False)
     from pipelines.planning import plan_report, print_plan
 
     report = plan_report(run_yaml, _ledger_of(run_yaml, ledger))
+    for warning in report["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
         typer.echo(json.dumps(report))
     else:

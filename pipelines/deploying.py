@@ -65,7 +65,7 @@ def deploy(
         made, facts = _scheduled(run, ledger, name, cron=cron, timezone=timezone, work_pool=work_pool, now=now)
     with server() as client:
         deployment_id = register(client, made)
-    if warning := facts.pop("warning", None):  # after all that could end in an error, which is one line
+    for warning in facts.pop("warnings", ()):  # after all that could end in an error, which is one line
         typer.echo(f"warning: {warning}", err=True)
     if as_json:
         dates = [date.isoformat() for date in coming]
@@ -82,7 +82,7 @@ def _scheduled(
 ) -> tuple[Deployment, dict[str, Any]]:
     from datasheets import load_answers
     from pipelines.deployment import Deployment, slots
-    from synth.prepare import check, events_of
+    from synth.prepare import check, events_of, exposures
     from synth.privacy.composition import cost_of_run, epsilon_of
     from synth.privacy.ledger import Ledger, format_epsilon
 
@@ -93,15 +93,15 @@ def _scheduled(
     population, privacy, events = run.declared.ledger_population, run.config.privacy, events_of(run)
     left = book.runs_left(population, events)
     year = [date for date in slots(cron, timezone, most=MOST_SLOTS, now=now) if date < now + timedelta(days=365)]
-    warning = None
+    warnings = [*exposures(run.config.source, book)]
     if left is None:
         events_of_year = [*book.charged_events(population), *cost_of_run(events) * len(year)]
-        warning = (
+        warnings.append(
             f"population {population!r} has no cap: the next {len(year)} slots, at most a year, bring it to "
             f"ε={format_epsilon(epsilon_of(events_of_year, privacy.delta))}; set one with `synth budget cap`"
         )
     elif left < len(year):
-        warning = (
+        warnings.append(
             f"the cap of population {population!r} leaves {left} such runs, the last on "
             f"{year[left - 1]:%Y-%m-%d}; later slots end as RefusedByBudget and spend nothing"
         )
@@ -116,7 +116,7 @@ def _scheduled(
         population=population,
         description=f"Synthetic data of {population}: ε={privacy.epsilon:g}, δ={privacy.delta:g} a run.",
     )
-    return deployment, {"population": population, "runs_left": left, "slots_a_year": len(year), "warning": warning}
+    return deployment, {"population": population, "runs_left": left, "slots_a_year": len(year), "warnings": warnings}
 
 
 def _resample(

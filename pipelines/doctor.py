@@ -24,7 +24,7 @@ from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
 from synth.config import load_run
 from synth.errors import SynthError, UserError
-from synth.prepare import check
+from synth.prepare import check, exposures
 from synth.privacy.ledger import Ledger
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
@@ -168,17 +168,19 @@ def _torch() -> Finding:
 def _run(run_yaml: Path, ledger: str | None) -> Finding:
     run = load_run(run_yaml)
     check(run_yaml, Ledger.open(ledger_of(ledger, run.config.ledger.url), create=False))
-    return Finding("run", True, "its files are valid, the source fits the schema, and the cap has room for it")
+    found = "its files are valid, the source fits the schema, and the cap has room for it"
+    return Finding("run", True, found, "; ".join(exposures(run.config.source, None)))
 
 
 def _ledger(url: str) -> Finding:
     book = Ledger.open(url, create=False)
     entries = book.verify_chain()
-    if not entries:
-        return Finding("ledger", True, f"{book.place}: no entries yet")
-    without = [account.population for account in book.populations() if account.cap is None]
-    advice = f"no cap for {', '.join(without)}: set one with `synth budget cap`" if without else ""
-    return Finding("ledger", True, f"{book.place}: intact, {entries} entries", advice)
+    advice = [*exposures(None, book)]
+    if without := [account.population for account in book.populations() if account.cap is None]:
+        advice.append(f"no cap for {', '.join(without)}: set one with `synth budget cap`")
+    found = [f"{book.place}: intact, {entries} entries" if entries else f"{book.place}: no entries yet"]
+    found += filter(None, [book.protection()])
+    return Finding("ledger", True, ", ".join(found), "; ".join(advice))
 
 
 def _disk(directory: Path) -> Finding:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from synth.config import Run, load_run
 from synth.images.plan import expectation_of
-from synth.prepare import events_of, plan_images_of, plan_run
+from synth.prepare import events_of, exposures, plan_images_of, plan_run
 from synth.privacy.composition import cost_of_run, epsilon_of, replace_one_epsilon_of
 from synth.privacy.ledger import Ledger
 from synth.tables.codec import codecs_of
@@ -75,6 +75,7 @@ def _spending(run: Run, ledger_url: str) -> dict[str, Any]:
         "cap": population.cap.epsilon if population and population.cap else None,
         "epsilon_left": population.epsilon_left if population else None,
         "runs_left": None if left is None else min(MOST_RUNS, left),
+        "warnings": [*exposures(run.config.source, ledger)],
         "epsilon_after_a_year": {
             cadence: epsilon_of([*charged, *cost * runs], delta) for cadence, runs in RUNS_A_YEAR.items()
         },

@@ -10,7 +10,7 @@ from pipelines.ledger_secret import concealed
 from pipelines.quiet import quiet_prefect
 from synth.config import load_run
 from synth.errors import SynthError
-from synth.prepare import prepare
+from synth.prepare import exposures, prepare
 from synth.privacy.boundary import guarded
 from synth.privacy.ledger import Ledger
 from synth.resume import can_be_resumed, resume
@@ -24,6 +24,8 @@ def run_pipeline(run_file: Path, ledger_url: str, *, resumed: bool = False) -> P
     private_umask()
     ledger = Ledger.open(ledger_url, create=False)
     folder = resume(run_file, ledger) if resumed else _new(run_file, ledger)
+    for line in exposures(folder.run().config.source, ledger):
+        logger.warning("warning: %s", line)
     quiet_prefect()
     with guarded("run", folder.internal):
         # Prefect and torch take seconds to load, and a mistake should not take seconds to be told.

@@ -19,6 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int4BinaryLoader, Int8BinaryLoader
 
+from synth import tls
 from synth.config import Database
 from synth.errors import InvalidSource, SynthError
 
@@ -72,6 +73,14 @@ def header_and_rows(database: Database) -> tuple[pa.Schema, bool]:
     """The header, and whether there is any row at all. Raises InvalidSource."""
     with snapshot(database) as rows:
         return rows.header(), rows.any()
+
+
+def exposed(database: Database) -> bool:
+    """Whether its URL lets others on the network read or forge the rows; nothing is opened."""
+    try:
+        return tls.exposed(conninfo_to_dict(_libpq(database.url.get_secret_value())))
+    except psycopg.ProgrammingError:  # no URL at all, which connecting says
+        return False
 
 
 @contextmanager
@@ -163,8 +172,12 @@ class Snapshot:
         return self._connection.execute(statement.as_bytes(self._connection), binary=True)
 
 
+def _libpq(url: str) -> str:
+    return url.replace("postgresql+psycopg:", "postgresql:", 1)
+
+
 def _connect(url: str) -> psycopg.Connection[Row]:
-    url = url.replace("postgresql+psycopg:", "postgresql:", 1)
+    url = _libpq(url)
     connection = psycopg.connect(
         url,
         autocommit=True,
@@ -207,6 +220,8 @@ def _explained(work: Callable[[], T], *, connecting: bool = False) -> T:
 def _explanation(error: psycopg.Error, *, connecting: bool) -> SynthError:
     state = error.sqlstate or ""
     if connecting:
+        if trouble := tls.trouble(error):
+            return InvalidSource(f"source {PLACE}: {trouble}")
         return InvalidSource(
             f"source {PLACE}: cannot be reached, or refuses the login; check that it runs, and host, port, database, "
             "user, password and sslmode in source.url"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
-from synth.config import Run, Source, load_run
+from synth.config import Database, Run, Source, load_run
 from synth.errors import InvalidConfig, InvalidSource, PrivacyRefusal, UserError
 from synth.files import identities
 from synth.images.source import open_images
@@ -58,6 +59,18 @@ def check_source(run: Run) -> None:
             check_holdout(run)
         else:
             open_images(run.files, run.images)
+
+
+def exposures(source: Source | Database | None, ledger: Ledger | None) -> Iterator[str]:
+    """What others on the network could read or forge, by the URLs alone: a line for each."""
+    remedy = "can be read and forged on its way over the network: add ?sslmode=verify-full to"
+    if isinstance(source, Database):
+        from synth.database import PLACE, exposed  # the driver is loaded where it is used
+
+        if exposed(source):
+            yield f"source {PLACE}: {remedy} source.url"
+    if ledger is not None and ledger.exposed:
+        yield f"ledger {ledger.place}: {remedy} its url"
 
 
 def refuse_unscorable(run: Run, layout: Layout) -> None:

@@ -1,6 +1,8 @@
 """A real PostgreSQL and a real browser for the tests: found, or installed where that is possible.
 
 postgres        the url of an empty database, by password over loopback; its server has a folder of its own
+certificate     that server offers TLS, with this certificate of its own for the host `localhost`
+self_signed     make such a certificate
 ledger_url      the url of a ledger that does not exist yet, once in SQLite and once in PostgreSQL
 chromium        the program of Chromium or Chrome
 """
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import absl.logging
@@ -152,6 +155,59 @@ def postgres(postgres_server: str) -> str:
         connection.execute("DROP DATABASE IF EXISTS ledger WITH (FORCE)")
         connection.execute("CREATE DATABASE ledger")
     return f"{postgres_server}/ledger"
+
+
+@pytest.fixture(scope="session")
+def self_signed() -> Callable[[Path], Path]:
+    """Write `server.key` and `server.crt`, signed by that key and for `localhost` alone, into a folder."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def make(folder: Path) -> Path:
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        signed = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        plain = serialization.NoEncryption()
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        (folder / "server.key").write_bytes(pem)
+        (folder / "server.key").chmod(0o600)
+        (folder / "server.crt").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        return folder / "server.crt"
+
+    return make
+
+
+@pytest.fixture
+def certificate(postgres_server: str, self_signed: Callable[[Path], Path], tmp_path: Path) -> Iterator[Path]:
+    """TLS is on; a copy of the server's certificate."""
+    import psycopg
+
+    def show(setting: str) -> str:
+        with psycopg.connect(f"{postgres_server}/postgres") as connection:
+            return str(connection.execute(f"SHOW {setting}").fetchone()[0])
+
+    def switch(state: str) -> None:
+        with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET ssl = {state}")
+            connection.execute("SELECT pg_reload_conf()")
+        assert any(show("ssl") == state for _ in range(10_000))  # it takes the server a moment
+
+    data = Path(show("data_directory"))
+    made = self_signed(data)
+    for path in (made, made.with_name("server.key")):
+        os.chown(path, data.stat().st_uid, data.stat().st_gid)
+    switch("on")
+    try:
+        yield Path(shutil.copy(made, tmp_path / "root.crt"))
+    finally:
+        switch("off")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

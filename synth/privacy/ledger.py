@@ -78,6 +78,15 @@ class Ledger:
         """Where it is, for people: the file's path, or that it is PostgreSQL. Free of secrets."""
         return self._store.place
 
+    @property
+    def exposed(self) -> bool:
+        """Whether its URL lets others on the network read or forge what it says."""
+        return self._store.exposed
+
+    def protection(self) -> str:
+        """How the connection to it is protected, in words; nothing for a file."""
+        return self._store.protection()
+
     def refuse_if_over_cap(self, population: str, events: Sequence[Event]) -> None:
         """Raise BudgetExceeded when reserving `events` now would pass the cap. Writes nothing."""
         self._books().refuse_if_over_cap(_named("population", population), events)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy as sa
 
+from synth import tls
 from synth.errors import SynthError, UserError, VerificationFailed
 from synth.privacy import ledger_table
 from synth.privacy.ledger_table import ENTRIES, LAYOUT_VERSION, METADATA, T
@@ -77,6 +78,18 @@ class PostgresDatabase:
         """That it is PostgreSQL, and no more."""
         return PLACE
 
+    @property
+    def exposed(self) -> bool:
+        """Whether its URL names another machine and asks for no TLS."""
+        return tls.exposed(self._engine.dialect.create_connect_args(self._engine.url)[1])
+
+    def protection(self) -> str:
+        """Whether the connection is encrypted."""
+        with self._engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            return tls.protection(driver)
+
     def exists(self) -> bool:
         """True: only connecting can tell."""
         return True
@@ -139,6 +152,8 @@ def _explanation(error: sa.exc.DBAPIError) -> SynthError:
     lost = isinstance(fault, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
     match state:
         case "" if error.statement is None:
+            if trouble := tls.trouble(error):
+                return UserError(f"ledger {PLACE}: {trouble}")
             return UserError(
                 f"ledger {PLACE}: cannot be reached, or refuses the login; check that it runs, and host, port, "
                 "database, user and password in its url"

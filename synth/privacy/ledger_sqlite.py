@@ -46,6 +46,15 @@ class SqliteFile:
         """The file's path."""
         return str(self.path)
 
+    @property
+    def exposed(self) -> bool:
+        """False: no network is between."""
+        return False
+
+    def protection(self) -> str:
+        """Nothing: no connection is made."""
+        return ""
+
     def exists(self) -> bool:
         """Whether the file is there. Raises UserError for a folder."""
         if self.path.is_dir():

@@ -39,6 +39,15 @@ class LedgerStore:
         """Where they are, for people; free of secrets."""
         return self._database.place
 
+    @property
+    def exposed(self) -> bool:
+        """Whether its URL lets others on the network read or forge what it says."""
+        return self._database.exposed
+
+    def protection(self) -> str:
+        """How the connection to it is protected, in words; nothing for a file."""
+        return self._database.explained(self._database.protection)
+
     def read(self) -> tuple[Entry, ...]:
         """All entries in order, unverified; none when the database is missing or still empty."""
         return self._database.explained(self._read)

@@ -40,6 +40,13 @@ class Database(Protocol):
     def place(self) -> str:
         """Where the ledger is, for people; free of secrets."""
 
+    @property
+    def exposed(self) -> bool:
+        """Whether its URL lets others on the network read or forge what it says."""
+
+    def protection(self) -> str:
+        """How the connection to it is protected, in words; nothing for a file."""
+
     def exists(self) -> bool:
         """Whether there is something to connect to."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -49,6 +50,13 @@ RUN: dict[str, Any] = {
     "synthesizer": {"steps": 20, "members": 1, "latent_points": 16, "hidden_size": 16},
     "output": {"directory": "out"},
     "ledger": {"url": "sqlite:///ledger.db"},
+}
+DATABASE_TYPES = {
+    pa.int64(): "bigint",
+    pa.float64(): "double precision",
+    pa.string(): "varchar(40)",
+    pa.timestamp("us"): "timestamp",
+    pa.bool_(): "boolean",
 }
 
 
@@ -123,6 +131,14 @@ class Clinic:
         pa.csv.write_csv(self.table, self.folder / "patients.csv")
         self.run["source"] = {"path": "patients.csv"}
         self.run_yaml.write_text(json.dumps(self.run))
+
+    def copy_into(self, connection: psycopg.Connection[Any], name: str) -> None:
+        """Make the table in a database."""
+        columns = ", ".join(f"{field.name} {DATABASE_TYPES[field.type]}" for field in self.table.schema)
+        connection.execute(f"CREATE TABLE {name} ({columns})")
+        with connection.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN") as copy:
+            for row in self.table.to_pylist():
+                copy.write_row(tuple(row.values()))
 
     def files(self) -> set[str]:
         """Everything that lies in the folder."""

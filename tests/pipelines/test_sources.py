@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import psycopg
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,13 +22,6 @@ from synth.run_folder import RunFolder, create_run_folder
 
 PASSWORD = "zq-canary-password"
 QUERIED = "zq-canary-query"
-KINDS = {
-    pa.int64(): "bigint",
-    pa.float64(): "double precision",
-    pa.string(): "varchar(40)",
-    pa.timestamp("us"): "timestamp",
-    pa.bool_(): "boolean",
-}
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +54,8 @@ def to_database(
         with closing(psycopg.connect(f"{postgres_server}/clinic_db", autocommit=True)) as owner:
 
             def move(query: str) -> psycopg.Connection[Any]:
-                columns = ", ".join(f"{field.name} {KINDS[field.type]}" for field in clinic.table.schema)
-                owner.execute(f"CREATE TABLE patients ({columns})")
+                clinic.copy_into(owner, "patients")
                 owner.execute("GRANT SELECT ON patients TO clerk")
-                with owner.cursor() as cursor, cursor.copy("COPY patients FROM STDIN") as copy:
-                    for row in clinic.table.to_pylist():
-                        copy.write_row(tuple(row.values()))
                 host = postgres_server.rpartition("@")[2]
                 monkeypatch.setenv("CLINIC_DB", f"postgresql://clerk:{PASSWORD}@{host}/clinic_db")
                 monkeypatch.setenv("CLINIC_QUERY", query)
