@@ -1,8 +1,8 @@
 """A ledger in a PostgreSQL database: one schema of its own, `synth_ledger`, so one ledger a database.
 
 A transaction-wide advisory lock puts appends in a row; table, version and triggers are made by the first who opens it
-to write. Afterwards a role needs USAGE on the schema and SELECT and INSERT on its tables, and no more: such a role
-cannot drop the triggers.
+to write. Afterwards a role needs USAGE on the schema, SELECT on its tables and, to append, INSERT on the entries, and
+no more (docs/grants.sql): such a role cannot drop the triggers.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def _explanation(error: sa.exc.DBAPIError) -> SynthError:
             return UserError(f"ledger {PLACE}: another process has held it for {waited}; try again")
         case "42501":
             return UserError(
-                f"ledger {PLACE}: its user lacks a right; grant USAGE on schema {SCHEMA} and SELECT, INSERT on its "
-                "tables (and CREATE on the database before the first use)"
+                f"ledger {PLACE}: its user lacks a right; docs/grants.sql has what reading and running need; its owner "
+                "makes the tables and sets caps"
             )
         case "25006":
             return UserError(f"ledger {PLACE}: this server is read-only; name the primary")
