@@ -1,6 +1,6 @@
 # make help shows the targets. PYTHON=… picks the interpreter (3.11, 3.12 or 3.13).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench lock sbom clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCH ?=
+OF ?= $(VENV)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +27,18 @@ check: $(VENV)/.installed-dev  ## style, types and import contracts
 
 bench: $(VENV)/.installed-dev  ## dp-synth beside other synthesizers; BENCH="--table adult --epsilon 1" for a part
 	@$(BIN)/python benchmarks/bench.py $(BENCH)
+
+# What uv prints is complete before the file is replaced. setuptools builds the project itself.
+lock: $(VENV)/.installed-dev  ## requirements.txt again: all of constraints.txt that synth needs, with hashes
+	@mkdir -p build
+	@{ grep '^#' requirements.txt && echo && echo "setuptools" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --constraints constraints.txt --no-header --no-annotate pyproject.toml -; } > build/requirements.txt
+	@mv build/requirements.txt requirements.txt
+
+sbom: $(VENV)/.installed-dev  ## build/sbom.json: the packages of .venv, or OF=PATH, as CycloneDX
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate -o build/sbom.json $(OF)
+	@echo build/sbom.json
 
 clean:  ## remove what the targets made, except the virtual environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
