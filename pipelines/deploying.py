@@ -16,6 +16,7 @@ from pipelines.ledger_secret import recalled, remembered
 from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
 from pipelines.releasing import lists_to_read
+from pipelines.secret_blocks import fill_from_blocks
 from synth.config import Run, load_run
 from synth.errors import NotApproved, UserError, VerificationFailed
 
@@ -49,6 +50,7 @@ def deploy(
     paid for anew; one that the cap refuses ends as RefusedByBudget, and nothing is ever retried. Doing it again brings
     the deployment up to date. The last line of stdout is the deployment's name.
     """
+    fill_from_blocks(run_yaml)
     run = load_run(run_yaml)
     _plain(work_pool, "--work-pool")
     quiet_prefect()

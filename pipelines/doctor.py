@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,6 +23,7 @@ from packaging.utils import canonicalize_name
 from pipelines.budget_ledger import ledger_of
 from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
+from pipelines.secret_blocks import fill_from_blocks
 from synth.config import load_run
 from synth.errors import SynthError, UserError
 from synth.prepare import check, exposures
@@ -77,6 +79,8 @@ def _all(run_yaml: Path | None, key: Path | None, ledger: str | None) -> Iterato
     yield _asked("torch", _torch)
     config = None
     if run_yaml is not None:
+        with suppress(SynthError):  # said by the line of Prefect's server
+            fill_from_blocks(run_yaml)
         yield _asked("run", lambda: _run(run_yaml, ledger))
         try:
             config = load_run(run_yaml).config

@@ -69,7 +69,7 @@ def spent_in_words(facts: PublicFacts) -> str:
     )
 
 
-def artifact_of(facts: PublicFacts, bundle: str, *, epsilon_left: float | None, runs_left: int | None) -> str:
+def artifact_of(facts: PublicFacts, bundle: str, *, left: str) -> str:
     """A finished run as Markdown: public facts, and where its bundle is."""
     privacy, quality = facts.privacy, facts.quality
     rows = {
@@ -80,7 +80,7 @@ def artifact_of(facts: PublicFacts, bundle: str, *, epsilon_left: float | None, 
             f"{format_epsilon(privacy.population_epsilon)} at δ={privacy.population_delta:g}, "
             f"{privacy.population_candidates} runs"
         ),
-        "left under the cap": _left(privacy.population_cap, epsilon_left, runs_left),
+        "left under the cap": left,
         "rows": f"{facts.data.rows:,}, {quality.valid_rows:,} of them valid",
         "mean distance of a column (of noise alone)": (
             f"{quality.mean_one_way_distance:.4f} ({quality.mean_one_way_noise:.4f})"
@@ -102,7 +102,8 @@ def artifact_of(facts: PublicFacts, bundle: str, *, epsilon_left: float | None, 
     )
 
 
-def _left(cap: float | None, epsilon: float | None, runs: int | None) -> str:
+def left_in_words(cap: float | None, epsilon: float | None, runs: int | None) -> str:
+    """What a population may still spend: ε, and runs like the latest."""
     if cap is None or epsilon is None:
         return "no cap is set"
     return f"ε={format_epsilon(epsilon)} of {format_epsilon(cap)}; room for {runs} more such runs"

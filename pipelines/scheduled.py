@@ -24,11 +24,13 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
 from datasheets import load_answers
-from pipelines.endings import ALREADY_RAN, SLOT_PASSED, Ending, artifact_of, ending_of, spent_in_words
+from pipelines.endings import ALREADY_RAN, SLOT_PASSED, Ending, artifact_of, ending_of, left_in_words, spent_in_words
 from pipelines.ledger_secret import concealed, recalled
+from pipelines.notice import give_notice
 from pipelines.quiet import FLOW, plain_lines
 from pipelines.releasing import lists_to_read
 from pipelines.sampling import sample_to_file
+from pipelines.secret_blocks import fill_from_blocks
 from synth.config import load_run
 from synth.errors import NotApproved, SynthError, UserError
 from synth.facts import PublicFacts
@@ -43,6 +45,8 @@ from synth.runs import point_to
 
 RESAMPLED = "resampled"
 """The folder below `output.directory` for rows that a schedule draws from an approved bundle."""
+
+TOLD: dict[str, Any] = {end: [give_notice] for end in ("on_completion", "on_failure", "on_crashed")}
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +64,13 @@ class Slot:
         return f"{self.due.astimezone(UTC):%Y%m%dT%H%M%SZ}-{sha256_text(self.flow_run)[:16]}"
 
 
-@flow(name="synth-scheduled", **FLOW)
+@flow(name="synth-scheduled", **FLOW, **TOLD)
 def scheduled_run(run_file: str, ledger: str) -> State[Any]:
     """One run of the pipeline. `ledger` is what `pipelines.ledger_secret.remembered` gave."""
     return _ended(lambda slot: _run(Path(run_file), ledger, slot))
 
 
-@flow(name="synth-resample", **FLOW)
+@flow(name="synth-resample", **FLOW, **TOLD)
 def scheduled_resample(bundle: str, directory: str, name: str, rows: int) -> State[Any]:
     """`rows` new rows from an approved bundle, in a file of their own. Costs no budget."""
     return _ended(lambda slot: _resample(Path(bundle), Path(directory), name, rows, slot))
@@ -88,6 +92,7 @@ def _ended(work: Callable[[Slot], State[Any]]) -> State[Any]:
 
 
 def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
+    fill_from_blocks(run_file)
     run = load_run(run_file)
     load_answers(run.config.answers)
     url = recalled(word, run.config.ledger.url)
@@ -114,8 +119,9 @@ def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
     except (OSError, ValueError, SynthError) as error:
         logger.warning("warning: the run is complete, and `latest` may not name it (%s)", type(error).__name__)
         return Completed(message=f"candidate {folder.bundle}")
-    _publish(facts, folder.bundle, ledger)
-    return Completed(message=f"{spent_in_words(facts)}; candidate {folder.bundle}")
+    left = _left(facts, ledger)
+    _publish(facts, folder.bundle, left)
+    return Completed(message=f"{spent_in_words(facts)}; left: {left}; candidate {folder.bundle}")
 
 
 def _charged(ledger: Ledger, run_id: str) -> bool:
@@ -126,14 +132,21 @@ def _charged(ledger: Ledger, run_id: str) -> bool:
         return True
 
 
-def _publish(facts: PublicFacts, bundle: Path, ledger: Ledger) -> None:
-    """An artifact for the run. A run that is sealed has succeeded, whatever the server says of its artifact."""
+def _left(facts: PublicFacts, ledger: Ledger) -> str:
+    """What is left under the cap. A run that is sealed has succeeded, whatever the ledger says afterwards."""
     try:
         account = ledger.population(facts.run.population)
-        left = None if account is None else account.epsilon_left
         more = ledger.runs_left(facts.run.population, facts.privacy.events)
+    except SynthError as error:
+        return f"the ledger does not say ({type(error).__name__})"
+    return left_in_words(facts.privacy.population_cap, account.epsilon_left if account else None, more)
+
+
+def _publish(facts: PublicFacts, bundle: Path, left: str) -> None:
+    """An artifact for the run. A run that is sealed has succeeded, whatever the server says of its artifact."""
+    try:
         key = re.sub(r"[^a-z0-9]+", "-", f"synth {facts.run.name}".lower()).strip("-")
-        create_markdown_artifact(artifact_of(facts, str(bundle), epsilon_left=left, runs_left=more), key=key)
+        create_markdown_artifact(artifact_of(facts, str(bundle), left=left), key=key)
     except Exception as error:
         logger.warning("warning: no artifact for this run (%s)", type(error).__name__)
 

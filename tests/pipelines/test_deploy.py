@@ -40,6 +40,7 @@ from synth.release import examine
 PATIENCE_SECONDS = 600
 TEXT, IDENTIFIER, WHOLE = "zq-canary-text", "zq-canary-id", 7393911331739391
 FOLDER = "zq-source-folder"
+TOKEN = "zq-webhook-token"
 POOL = ("--work-pool", "nightly")
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 SETTINGS = {
@@ -80,6 +81,7 @@ class Operations:
     """A Prefect server, and whatever works for it."""
 
     folder: Path
+    webhook: str
     port: int = 0
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60))
@@ -90,7 +92,8 @@ class Operations:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | SETTINGS | {"PREFECT_HOME": str(self.folder / "prefect"), "PREFECT_API_URL": self.url}
+        own = {"PREFECT_HOME": str(self.folder / "prefect"), "PREFECT_API_URL": self.url, "SYNTH_NOTIFY": self.webhook}
+        return os.environ | SETTINGS | own
 
     def start(self, *arguments: object, log: str) -> subprocess.Popen[bytes]:
         with (self.folder / log).open("wb") as sink:
@@ -183,6 +186,7 @@ class History:
     drawn: list[tuple[str, str, str]] = field(default_factory=list)
     unapproved: Any = None
     drifted: tuple[str, str, str] = ("", "", "")
+    notices: list[dict[str, str]] = field(default_factory=list)  # as a webhook was told of them
 
 
 def call(*arguments: object) -> Any:
@@ -201,19 +205,40 @@ def history(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, home: Path
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     folder = tmp_path_factory.mktemp("deploy")
-    operations = Operations(folder)
+    notices: list[dict[str, str]] = []
+    hook = webhook(notices)
+    operations = Operations(folder, f"http://127.0.0.1:{hook.server_port}/{TOKEN}")
     try:
         operations.serve()
-        told = History(operations, prepared(clinic_at(folder / "clinic")))
+        told = History(operations, prepared(clinic_at(folder / "clinic")), notices=notices)
         with temporary_settings({PREFECT_API_URL: operations.url}), pytest.MonkeyPatch.context() as patch:
             patch.setattr("pipelines.deployment.DEAD_AFTER", timedelta(seconds=75))  # beats come every 30
             live(told, prepared(clinic_at(folder / "drifting")))
         yield told
     finally:
+        hook.shutdown()
+        hook.server_close()
         operations.client.close()
         for process in reversed(operations.started):
             signal_all_of(process, signal.SIGKILL)
             process.wait()
+
+
+def webhook(notices: list[dict[str, str]]) -> http.server.HTTPServer:
+    """Somebody who takes notices, until it is shut down."""
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            notices.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    hook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=hook.serve_forever, daemon=True).start()
+    return hook
 
 
 def prepared(clinic: Any) -> Any:
@@ -232,6 +257,8 @@ def prepared(clinic: Any) -> Any:
 
 
 def live(told: History, drifting: Any) -> None:
+    from prefect.blocks.system import Secret
+
     operations, clinic = told.operations, told.clinic
     call("budget", "cap", "clinic-patients", 1.9, "--ledger", clinic.ledger_url)  # three runs of ε = 1
     for cron in ("0 3 * * 0", "30 4 * * 0", "30 4 * * 0"):
@@ -279,7 +306,11 @@ def live(told: History, drifting: Any) -> None:
     told.refused = operations.ended(operations.trigger(deployment))
     told.passed = pass_by(told, deployment)
     resample(told)
+    Secret(value=FOLDER).save("drifting-folder")  # the variable is set nowhere
+    drifting.run["source"]["path"] = "${DRIFTING_FOLDER}/patients.parquet"
+    drifting.run_yaml.write_text(json.dumps(drifting.run))
     made = call("deploy", drifting.run_yaml, "--cron", "0 3 * * 0", *POOL, "--name", "drift", "--json")
+    assert os.environ.pop("DRIFTING_FOLDER") == FOLDER
     source = drifting.folder / FOLDER / "patients.parquet"
     pq.write_table(pq.read_table(source).drop_columns(["sex"]), source)
     told.drifted = operations.ended(operations.trigger(json.loads(made.stdout)["id"]))
@@ -353,7 +384,9 @@ def test_a_run_completes_and_says_what_it_cost(history: History) -> None:
     kind, name, message = history.first
     assert (kind, name) == ("COMPLETED", "Completed")
     spent, _, bundle = message.partition("; candidate ")
-    assert spent == "ε=1 at δ=1e-05 spent; clinic-patients has spent ε=1 in all"
+    assert spent == (
+        "ε=1 at δ=1e-05 spent; clinic-patients has spent ε=1 in all; left: ε=1.542051 of 1.9; room for 2 more such runs"
+    )
     assert examine(Path(bundle), ledger=Ledger.open(history.clinic.ledger_url)).approved  # later, by Ada
     artifacts = history.operations.ask("POST", "/artifacts/filter", {"sort": "ID_DESC"})
     first = next(one["data"] for one in artifacts if bundle in one["data"])
@@ -409,6 +442,16 @@ def test_a_source_that_has_changed_is_refused_by_name(history: History) -> None:
     assert message.endswith("; nothing was spent") and "sex" not in message and FOLDER not in message
 
 
+def test_a_webhook_is_told_how_runs_end(history: History) -> None:
+    ends = [history.first, history.again, history.third, history.refused, *history.drawn, history.drifted]
+    heard = wait_for(lambda: len(history.notices) == len(ends) and history.notices, "the last notice")
+    assert [(notice["state"], notice["message"]) for notice in heard] == [(name, message) for _, name, message in ends]
+    assert {notice["flow"] for notice in heard} == {"synth-scheduled", "synth-resample"}
+    for notice in heard:
+        assert set(notice) == {"flow", "flow_run", "state", "message", "text"}
+        assert notice["text"] == f"{notice['flow']} {notice['flow_run']}: {notice['state']}: {notice['message']}"
+
+
 def test_nothing_is_retried(history: History) -> None:
     runs = history.operations.ask("POST", "/flow_runs/filter", {})
     assert {run["empirical_policy"]["retries"] for run in runs} <= {0, None}
@@ -419,11 +462,11 @@ def test_prefect_knows_nothing_of_the_source(history: History) -> None:
     with closing(sqlite3.connect(history.operations.database, timeout=60)) as database:
         known = "\n".join(database.iterdump())
     assert str(history.clinic.run_yaml) in known  # what it may know
-    for canary in (TEXT, IDENTIFIER, str(WHOLE), FOLDER, "patients.parquet"):
+    for canary in (TEXT, IDENTIFIER, str(WHOLE), FOLDER, "patients.parquet", TOKEN):
         assert canary not in known, canary
     printed = "".join(log.read_text() for log in history.operations.folder.glob("*.log"))
     assert "seal: the bundle is complete" in printed
-    for canary in (TEXT, IDENTIFIER, str(WHOLE)):
+    for canary in (TEXT, IDENTIFIER, str(WHOLE), TOKEN):
         assert canary not in printed, canary
 
 

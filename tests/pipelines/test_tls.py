@@ -67,6 +67,21 @@ def test_ledger_and_source_over_tls(
     assert "not encrypted" in checks(synth, clinic)["ledger"]
 
 
+def test_a_password_may_lie_in_a_file_of_its_own(
+    clinic: Any, synth: Any, postgres: str, place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = postgres.replace(f":{PASSWORD}", "")
+    place("ledger", without)
+    place("source", without, "select * from patients")
+    assert "cannot be reached, or refuses the login" in synth("plan", clinic.run_yaml).err
+    kept = clinic.folder / "pgpass"
+    kept.write_text(f"127.0.0.1:*:ledger:ledgerkeeper:{PASSWORD}\n")
+    kept.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(kept))
+    found = checks(synth, clinic)
+    assert found["run"].startswith("True") and found["ledger"].startswith("True")
+
+
 @pytest.mark.parametrize("what", ["ledger", "source"])
 def test_a_stranger_s_server_is_refused(
     clinic: Any,
