@@ -1,7 +1,8 @@
 """The source: opened, its header checked against the schema, and its declared columns read batch by batch.
 
-Only the columns of the schema are ever read. Header checks look at names and physical types alone; they run
-before the budget is reserved. Errors name the rule, the column and the remedy, never a value.
+Only the columns of the schema are ever read. Header checks look at names and physical types; they run before the
+budget is reserved. Text has no physical type but text, so there the first cells say whether a column is of its kind
+at all. Errors name the rule, the column and the remedy, never a value.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -31,18 +33,29 @@ BATCH_ROWS = 65_536
 SUFFIXES = {".parquet", ".pq", ".csv"}
 """Of the files of a folder. What a single file is called does not matter."""
 NULL_WORDS = ("", "NA", "NaN", "nan", "null", "NULL", "None")
+SEPARATORS = (";", "\t")
+"""What spreadsheets write instead of commas. The header tells: one that is a single name holding one of them."""
+FIRST_CELLS, TELLING_CELLS = 1000, 20
+"""How many rows are looked at for the kinds of text columns, and how many cells it takes to say that none fits."""
+FORMS = {
+    "integer": "a number (12, 1e3)",
+    "continuous": "a number with a decimal point (12.5)",
+    "datetime": "a date (2024-12-31, 2024-12-31T23:59:59)",
+    "boolean": "true or false (yes, no, 1, 0)",
+}
 _PARQUET_MAGIC = b"PAR1"
 
 
 def check_header(source: Path | Database, schema: Schema) -> None:
     """Raise InvalidSource unless the source can be opened and holds every declared column in a fitting type.
 
-    Of a folder every file is looked at.
+    Of a folder every file is looked at. Of columns of text, the first cells (see `_check_text`).
     """
     if isinstance(source, Database):
         _check_database(source, schema)
     else:
         _Source.open(source, schema)
+        _check_text(source, schema)
 
 
 def header_of(source: Path | Database) -> pa.Schema:
@@ -57,12 +70,15 @@ def header_of(source: Path | Database) -> pa.Schema:
     path = _parts_of(source)[0] if source.is_dir() else source
     if _first_bytes(path) == _PARQUET_MAGIC:
         return _parquet_header(path)[0]
-    _csv_header(path)
+    _, _, separator = _csv_header(path)
+    parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     try:
-        with pa.csv.open_csv(path, parse_options=pa.csv.ParseOptions(newlines_in_values=True)) as reader:
+        with pa.csv.open_csv(path, parse_options=parse) as reader:
             return reader.schema
     except (pa.ArrowException, OSError):
-        raise InvalidSource(f"source {path}: is not CSV with one header line and equal rows") from None
+        raise InvalidSource(
+            f"source {path}: is not CSV with one header line and as many cells in each row; save it again"
+        ) from None
 
 
 def read_batches(source: Path | Snapshot, schema: Schema) -> Iterator[pa.RecordBatch]:
@@ -121,6 +137,31 @@ def _read(source: Path | Snapshot, schema: Schema, names: list[str]) -> Iterator
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         # The library's message can quote the line it failed on, so it is replaced.
         raise InvalidSource(f"source {source.name}: damaged or not in the format its header announces") from None
+
+
+def _check_text(source: Path, schema: Schema) -> None:
+    """Raise InvalidSource when a column of text holds nothing that reads as the declared number, date or truth value.
+
+    Otherwise each of its cells would be outside the domain, and the budget spent on whatever stands for those. One
+    cell that reads suffices, and a handful that does not says nothing: single values follow the schema's rule.
+    """
+    from synth.tables.codec import codec_of
+
+    columns = [column for column in schema.learned_columns if column.kind in FORMS]
+    first = next(_read(source, schema, [column.name for column in columns]), None) if columns else None
+    problems = []
+    for column, array in zip(columns, first.slice(0, FIRST_CELLS).columns if first is not None else (), strict=False):
+        plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+        if not (pa.types.is_string(plain.type) or pa.types.is_large_string(plain.type)):
+            continue
+        positions, null = codec_of(column).positions(plain)
+        if (~null).sum() >= TELLING_CELLS and np.isnan(positions[~null]).all():
+            problems.append(f"column {column.name} holds no cell that reads as {FORMS[column.kind]}")
+    if problems:
+        raise InvalidSource(
+            f"source {source}: {'; '.join(problems)}, as far as its first rows show; "
+            "write its cells so, or correct the kind in the schema"
+        )
 
 
 def _check_database(source: Database, schema: Schema) -> None:
@@ -215,7 +256,8 @@ def _parts_of(folder: Path) -> list[Path]:
         if path.suffix.lower() not in SUFFIXES or path.is_dir():
             raise InvalidSource(
                 f"source {folder}: is a folder and holds {path.name}, which is no .parquet, .pq or .csv file; "
-                "name a file, or move it away"
+                "name a file, or move it away (of pictures, name the folder and their labels in a run.yaml: "
+                "source: {folder: …, labels: labels.csv})"
             )
     return found
 
@@ -247,7 +289,7 @@ class _CsvSource(_FileSource):
     def __init__(self, path: Path, schema: Schema) -> None:
         super().__init__(path)
         self.levels = {c.name: set(c.categories) for c in schema.learned_columns if c.kind == "categorical"}
-        header, self.has_rows = _csv_header(path)
+        header, self.has_rows, self.separator = _csv_header(path)
         self.header = frozenset((name, "") for name in header)
         _check_names(path, header, schema, hint=False)
 
@@ -258,7 +300,7 @@ class _CsvSource(_FileSource):
         reader = pa.csv.open_csv(
             self.path,
             read_options=pa.csv.ReadOptions(block_size=8 << 20, use_threads=False),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            parse_options=pa.csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=names,
                 column_types={name: pa.string() for name in names},
@@ -305,13 +347,17 @@ def _parquet_header(path: Path) -> tuple[pa.Schema, int]:
         raise InvalidSource(f"source {path}: damaged or truncated Parquet file; write it again") from None
 
 
-def _csv_header(path: Path) -> tuple[list[str], bool]:
+def _csv_header(path: Path) -> tuple[list[str], bool, str]:
+    """The names, whether there is a row, and what separates cells."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(stream)
-            return next(rows, []), any(rows)
+            names = next(csv.reader(stream), [])
+            separator = next((s for s in SEPARATORS if len(names) == 1 and s in names[0]), ",")
+            stream.seek(0)
+            rows = csv.reader(stream, delimiter=separator)
+            return next(rows, []), any(rows), separator
     except (UnicodeDecodeError, csv.Error):
-        raise InvalidSource(f"source {path}: is neither Parquet nor UTF-8 CSV text") from None
+        raise InvalidSource(f"source {path}: is neither Parquet nor UTF-8 CSV text; export it as one of them") from None
 
 
 def _check_names(path: Path | str, names: Sequence[str], schema: Schema, *, hint: bool = True) -> None:

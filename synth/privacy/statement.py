@@ -76,8 +76,12 @@ def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str,
     `large_delta` says that δ is not below one over the noised number of rows.
     """
     declared = "column names, kinds, bounds, categories"
+    of_text = (
+        "; of columns of text also whether any of the first cells reads as the declared number, date or truth value"
+    )
     if not isinstance(schema, Schema):
         declared = "the size, the channels and the range of values of the pictures"
+        of_text = ""
     items = [
         f"The schema itself: {declared} and the list of classes are declared by the "
         "steward as public knowledge and are published as they are, and so is every text the steward wrote: "
@@ -94,7 +98,7 @@ def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str,
         _several_rows(schema),
         "How the source was drawn: the unit is counted in rows that reach the software, so a query, a join or a filter "
         "in front of it is the steward's assertion. Before the budget is reserved, the source's header is read: column "
-        "names, physical types, and whether there is any row at all.",
+        f"names, physical types, and whether there is any row at all{of_text}.",
     ]
     if schema.row_count != "private":
         items.append("The number of rows: the steward declared it as public.")

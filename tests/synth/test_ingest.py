@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from synth import ingest
 from synth.errors import InvalidSource
-from synth.ingest import at_rest, check_header, header_of, read_batches
+from synth.ingest import TELLING_CELLS, at_rest, check_header, header_of, read_batches
 from synth.schema import Schema, parse_schema
 
 Write = Callable[[str, str | bytes], Path]
@@ -41,7 +41,31 @@ def refused(path: Path, schema: Schema) -> str:
     return str(caught.value)
 
 
+KINDS = {
+    "integer": {"bounds": [0, 1]},
+    "continuous": {"bounds": [0, 1]},
+    "boolean": {},
+    "datetime": {"bounds": ["1989-01-01", "1995-01-01"]},
+    "categorical": {"categories": ["x"]},
+}
+AGE = [{"name": "age", "kind": "integer", "bounds": [0, 100]}]
+FORMS = [
+    ("integer", "7", "seven"),
+    ("continuous", "7.5", "7,5"),
+    ("datetime", "1990-12-31", "31.12.1990"),
+    ("boolean", "no", "nein"),
+]
+
+
 class TestReading:
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_what_spreadsheets_write(self, write: Write, schema: Schema, separator: str) -> None:
+        text = '\ufeffage,sex,number\r\n1,"male",x\r\n,,"a;b"\r\n\r\n'.replace(",", separator)
+        path = write("a.csv", text.encode())
+        check_header(path, schema)
+        assert rows_of(path, schema) == [{"age": "1", "sex": "male"}, {"age": None, "sex": None}]
+        assert header_of(path).names == ["age", "sex", "number"]
+
     @pytest.mark.parametrize("kind", ["parquet", "csv"])
     def test_only_the_declared_columns_in_the_declared_order(self, tmp_path: Path, schema: Schema, kind: str) -> None:
         table = pa.table({"note": [SECRET] * 2, "sex": ["male", None], "age": [3, 4], "number": ["x", "y"]})
@@ -138,11 +162,36 @@ class TestHeader:
             (b"PAR1 and no more", "damaged or truncated Parquet"),
             (b"\xff\xfe\x00", "neither Parquet nor UTF-8 CSV"),
             (b"age,sex\n1,\xff\n", "neither Parquet nor UTF-8 CSV"),
-            (b"age;sex\n1;male\n", "column age is missing"),
+            (b"age|sex\n1|male\n", "column age is missing"),
         ],
     )
     def test_files_that_are_no_source(self, write: Write, schema: Schema, content: bytes, words: str) -> None:
         assert words in refused(write("a.csv", content), schema)
+
+    @pytest.mark.parametrize(("kind", "good", "bad"), FORMS)
+    def test_text_that_is_never_of_its_kind(
+        self, tmp_path: Path, schema: Schema, kind: str, good: str, bad: str
+    ) -> None:
+        """Decimal commas, dates with points, words: each cell would be replaced, and the budget spent on that."""
+        declared = parse_schema(
+            {"dataset": "t", "columns": [{"name": "a", "kind": kind, **KINDS[kind]}, *AGE]}, file="s"
+        )
+        path, column = tmp_path / "a.csv", [bad] * TELLING_CELLS
+
+        def write(cells: list[str]) -> Path:
+            lines = [f'"{cell}",{i}' if "," in cell else f"{cell},{i}" for i, cell in enumerate(cells)]
+            path.write_text("\n".join(["a,age", *lines]))
+            return path
+
+        message = refused(write(column), declared)
+        assert "column a holds no cell that reads as " in message
+        assert bad not in message
+        check_header(write([*column, good]), declared)  # one that reads suffices
+        check_header(write(column[1:]), declared)  # and a few that do not say nothing
+        check_header(write(["NA"] * TELLING_CELLS), declared)
+        if kind == "datetime":
+            pq.write_table(pa.table({"a": pa.array(column).dictionary_encode(), "age": range(len(column))}), path)
+            assert "a date (2024-12-31" in refused(path, declared)
 
     def test_text_that_calls_itself_parquet(self, write: Write, schema: Schema) -> None:
         assert "is not a Parquet file" in refused(write("a.parquet", "age,sex\n1,male\n"), schema)
@@ -179,13 +228,6 @@ HELD = {
     "boolean": [pa.bool_(), *NUMBERS, pa.null()],
     "datetime": [*MOMENTS, *TEXTS, pa.null()],
     "categorical": [*TEXTS, *NUMBERS, pa.bool_(), pa.null()],
-}
-KINDS = {
-    "integer": {"bounds": [0, 1]},
-    "continuous": {"bounds": [0, 1]},
-    "boolean": {},
-    "datetime": {"bounds": ["1989-01-01", "1995-01-01"]},
-    "categorical": {"categories": ["x"]},
 }
 
 
