@@ -17,8 +17,9 @@ METADATA_KEYS: dict[str, str] = {
     "title": "A title for readers; the run's name is used without one.",
     "description": "One paragraph on what the source is about.",
     "curator": "Who publishes the synthetic data: a person or an organisation.",
-    "contact": "Where questions go: an e-mail address or a web page.",
-    "licence": "The licence of the synthetic data: an SPDX address such as https://spdx.org/licenses/CC-BY-4.0.html.",
+    "contact": "Where questions go: an e-mail address or a web page. Answers maintenance.contact too.",
+    "licence": "The licence of the synthetic data: an SPDX address such as https://spdx.org/licenses/CC-BY-4.0.html. "
+    "Answers distribution.licence too.",
     "citation": "How to cite it.",
     "region": "What region the data describe, or whose law applies.",
     "keywords": "A list of words to find it by.",
@@ -85,13 +86,17 @@ def template() -> str:
     """A commented answers.yaml holding every key and question that a steward may answer, all empty."""
     lines = [
         "# The steward's half of the datasheet (Gebru et al. 2021, Datasheets for Datasets).",
-        "# What the run knows is answered by itself. What is left empty here is listed as a gap.",
+        "# What the run knows is answered by itself. What is left empty here is listed as a gap. An approval wants",
+        '# every question answered but `comments`; "No.", "Not known." and "Not applicable." are answers.',
         "# Long texts: put `>-` after the colon and the text on the next lines, indented.",
         "# Everything written here is published with the bundle. Write nothing about any one person.",
         "",
     ]
     for key, meaning in METADATA_KEYS.items():
-        lines += [f"# {meaning}", f"{key}: []" if key == "keywords" else f'{key}: ""']
+        lines += [
+            *textwrap.wrap(f"# {meaning}", 100, subsequent_indent="# "),
+            f"{key}: []" if key == "keywords" else f'{key}: ""',
+        ]
     for section in sections():
         lines += ["", f"# ---- {section.title} ----"]
         for question in section.questions:

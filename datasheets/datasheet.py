@@ -13,6 +13,15 @@ from datasheets.reading import Reading
 from synth.facts import PublicFacts
 
 GAP = "Not answered by the steward."
+ABOUT = {
+    "description": "About the source",
+    "region": "Region",
+    "curator": "Published by",
+    "contact": "Contact",
+    "licence": "Licence",
+    "citation": "Cite as",
+}
+"""Keys of answers.yaml that head the datasheet."""
 
 
 class Part(BaseModel):
@@ -71,6 +80,8 @@ class Datasheet(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
+    about: tuple[tuple[str, str], ...]
+    """What the steward says first: pairs of a heading and a text."""
     sections: tuple[AnsweredSection, ...]
 
     @property
@@ -93,6 +104,7 @@ def build_datasheet(facts: PublicFacts, answers: Answers) -> Datasheet:
     automatic = _automatic_parts(facts)
     return Datasheet(
         title=answers.title or facts.run.name,
+        about=tuple((name, text) for key, name in ABOUT.items() if (text := getattr(answers, key))),
         sections=tuple(
             AnsweredSection(
                 id=section.id,
@@ -117,6 +129,7 @@ def datasheet_json(facts: PublicFacts, sheet: Datasheet) -> dict[str, Any]:
         "title": sheet.title,
         "run": {"id": facts.run.run_id, "created": facts.run.created, "dataset": facts.run.dataset},
         "synthetic": True,
+        "about": dict(sheet.about),
         "rows": facts.data.rows,
         "privacy": {
             "epsilon": privacy.epsilon,

@@ -37,6 +37,11 @@ class ColumnEntry(BaseModel):
     target: bool
     levels: tuple[tuple[str, str], ...]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any listed value has a label."""
+        return any(label for _, label in self.levels)
+
 
 def data_dictionary(facts: PublicFacts) -> tuple[ColumnEntry, ...]:
     """An entry for each column, in the order of the table."""

@@ -93,9 +93,9 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {rest} more (see dictionary.md)" if rest > 0 else shown
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """`1 row`, `2 rows`; `several` is the word where it is not the noun with an s."""
+    return f"{number(count)} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def column_names(columns: Sequence[Mapping[str, Any]], kind: str) -> list[str]:

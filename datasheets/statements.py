@@ -183,16 +183,16 @@ def audit_in_words(read: Reading) -> str:
     if read("audit") is None:
         return "This run did not audit itself."
     right = ", ".join(
-        f"of the {number(guesses)} surest {number(correct)}"
+        f"{number(correct)} of the {number(guesses)} surest"
         for guesses, correct in zip(read("audit.guesses"), read("audit.correct"), strict=True)
     )
     refuting = f"{100 * read('audit.refuting_confidence'):g} %"
     return (
         f"{plural(read('audit.canaries'), 'record')} drawn from the public schema (canaries) were planted among"
         f" {plural(read('audit.rows'), 'synthetic row')}, each by a fair coin of its own; the run's measurements were"
-        " made of that table with fresh noise, and the coins guessed from them. Of the guesses were right:"
-        f" {right}. Whatever the mechanism, this shows epsilon at least {number(read('audit.epsilon_lower_bound'))}"
-        f" with {100 * read('audit.confidence'):g} % confidence (Steinke, Nasr, Jagielski 2023). If the noise is"
+        " made of that table with fresh noise, and the coins guessed from them. Right were"
+        f" {right} guesses. Whatever the mechanism, this shows epsilon at least"
+        f" {number(read('audit.epsilon_lower_bound'))} with {100 * read('audit.confidence'):g} % confidence (Steinke, Nasr, Jagielski 2023). If the noise is"
         f" Gaussian, the noise that was seen shows epsilon at least {number(read('audit.noise_epsilon_lower_bound'))}"
         f" with {100 * read('audit.noise_confidence'):.10g} % confidence. Claimed for what was audited"
         f" ({read('audit.covers')}) is epsilon ="

@@ -20,6 +20,7 @@ import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from datasheets import load_answers
 from pipelines.budget_ledger import ledger_of
 from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
@@ -171,6 +172,7 @@ def _torch() -> Finding:
 
 def _run(run_yaml: Path, ledger: str | None) -> Finding:
     run = load_run(run_yaml)
+    load_answers(run.config.answers)
     check(run_yaml, Ledger.open(ledger_of(ledger, run.config.ledger.url), create=False))
     found = "its files are valid, the source fits the schema, and the cap has room for it"
     return Finding("run", True, found, "; ".join(exposures(run.config.source, None)))

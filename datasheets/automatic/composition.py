@@ -88,7 +88,7 @@ def _labels(read: Reading) -> str:
     if target is None:
         return "No column is declared as target."
     return (
-        f"Yes: the column {target}, with {number(read('data.classes'))} class(es). The generator is"
+        f"Yes: the column {target}, with {plural(read('data.classes'), 'class', 'classes')}. The generator is"
         " conditioned on it. The share of each class follows noised or declared numbers, never exact"
         " counts."
     )

@@ -184,3 +184,32 @@ def test_an_infinite_promise_is_refused(facts: PublicFacts, files: dict[str, Fil
     privacy = facts.privacy.model_copy(update={"replace_one_epsilon": value})
     with pytest.raises(SynthError, match=r"privacy\.replace_one_epsilon"):
         document(facts.model_copy(update={"privacy": privacy}), Answers(), files)
+
+
+def test_what_the_steward_says_first_heads_the_datasheet(facts: PublicFacts, files: Mapping[str, FileDigest]) -> None:
+    answers = Answers(description=HOSTILE, contact="data@example.org", licence="https://spdx.org/licenses/MIT.html")
+    written = document(facts, answers, files)
+    for name in ("datasheet.html", "datasheet.md"):
+        head = written[name].decode().split("Motivation")[0]
+        assert all(word in head for word in ("About the source", "data@example.org", "licenses/MIT"))
+        assert "Published by" not in head  # what is not said has no line
+        assert "<script" not in head
+    assert json.loads(written["datasheet.json"])["about"]["Contact"] == "data@example.org"
+
+
+def test_the_audit_is_told_in_a_whole_sentence(written: Mapping[str, bytes]) -> None:
+    right = "Right were 556 of the 1,000 surest, 303 of the 500 surest, 159 of the 250 surest guesses."
+    assert right in written["datasheet.html"].decode()
+    assert right in written["quality.html"].decode()
+
+
+def test_levels_without_labels_stand_in_a_line(facts: PublicFacts, files: Mapping[str, FileDigest]) -> None:
+    levels = [f"{number:02}" for number in range(20)]
+    column = {"name": "code", "kind": "categorical", "categories": levels}
+
+    def dictionary(**more: object) -> str:
+        data = facts.data.model_copy(update={"columns": ({**column, **more},), "target": None})
+        return document(facts.model_copy(update={"data": data}), Answers(), files)["dictionary.md"].decode()
+
+    assert f"## Values of code\n\n{', '.join(levels)}\n" in dictionary()
+    assert "| 07 | nightly |\n| 08 |  |\n" in dictionary(labels={"07": "nightly"})

@@ -69,6 +69,13 @@ def test_everything_that_is_wrong_is_told_at_once(ready: Any, synth: Any, monkey
     assert "chmod 600" in checks["key"]["remedy"]
 
 
+def test_a_mistake_in_the_answers_is_told_before_a_run(ready: Any, synth: Any) -> None:
+    (ready.folder / "answers.yaml").write_text('motivation.purpos: "Teaching."\n')
+    code, checks = asked(synth, ready)
+    assert (code, checks["run"]["ok"]) == (1, False)
+    assert "did you mean motivation.purpose?" in checks["run"]["found"]
+
+
 def test_other_versions_than_tested_are_told_and_will_do(
     ready: Any, synth: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
