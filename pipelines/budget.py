@@ -62,7 +62,7 @@ def show(population: Population = None, ledger: LedgerUrl = None, as_json: AsJso
         elif accounts:
             print_table(overview_table(accounts))
         else:
-            typer.echo("no population yet: the ledger has no entries")
+            typer.echo(f"no population yet: ledger {book.place} has no entries")
         return
     account = book.population(population)
     if account is None:
@@ -127,7 +127,14 @@ def cap(
     quarterly releases at ε = 1, δ = 1e-5 compose to ε = 4.02: synth budget cap my-patients 4.1
     """
     book = open_ledger(ledger, create=True)
+    new = book.population(population) is None
     book.set_cap(population, epsilon, delta)
+    if new:
+        typer.echo(
+            f"note: {population!r} is new in ledger {book.place}; the cap binds runs whose schema.yaml has this very "
+            "name as `population`",
+            err=True,
+        )
     account = book.population(population)
     assert account is not None
     warn_of_little([account])

@@ -99,7 +99,16 @@ def _without_same_lists(pairs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(pairs: Mapping[str, Any]) -> list[str]:
-    return [_pair(name, pair) for name, pair in pairs.items()]
+    return [line for name, pair in pairs.items() for line in _items(name, pair) or [_pair(name, pair)]]
+
+
+def _items(name: str, pair: Mapping[str, Any]) -> list[str]:
+    """Of lists of sentences or names only those that one side lacks, each on a line; nothing for other values."""
+    a, b = pair["a"], pair["b"]
+    if not all(isinstance(side, list) and all(isinstance(item, str) for item in side) for side in (a, b)):
+        return []
+    only_a, only_b = ([item for item in one if item not in other] for one, other in ((a, b), (b, a)))
+    return [f"{name}, in A alone: {item}" for item in only_a] + [f"{name}, in B alone: {item}" for item in only_b]
 
 
 def _pair(name: str, pair: Mapping[str, Any]) -> str:

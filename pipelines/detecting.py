@@ -46,7 +46,7 @@ def detect(
 
     verified = examine(bundle, revocations=lists_to_read(bundle, revocations))
     if is_image_model(bundle / "model"):
-        raise NotBuiltYet(f"{bundle}: this is offered for tables, not for images, by this version")
+        raise NotBuiltYet(f"{bundle}: `synth detect` is offered for tables, not for images, by this version")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

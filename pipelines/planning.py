@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
@@ -103,8 +105,9 @@ def print_plan(report: dict[str, Any]) -> None:
     if report["score"] is not None:
         say(f"Score     {_scored(report['score'])}")
     say("")
-    table = Table(title="Noise (standard deviation, in people) of one cell", title_justify="left")
-    for heading in ("column", "kind", "cells", "bins at most", "noise in its histogram", "noise in a pair"):
+    title = "Noise (standard deviation, in people) of one cell"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("column", "kind", "cells", "bins\nat most", "noise in its\nhistogram", "noise in\na pair"):
         justify: JustifyMethod = "left" if heading in {"column", "kind"} else "right"
         table.add_column(heading, justify=justify, overflow="fold")
     for column in report["columns"]:
@@ -117,7 +120,8 @@ def print_plan(report: dict[str, Any]) -> None:
             f"{column['noise']:.0f}",
             pair,
         )
-    Console().print(table)
+    wide = None if sys.stdout.isatty() else 240  # a file or a pipe has no edge at which to fold names
+    Console(width=wide).print(table)
     say("A group of people can be told from nothing when it is several times larger than the noise of its cell.")
 
 

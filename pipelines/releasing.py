@@ -90,7 +90,10 @@ def document(
     from pipelines.documents import document_again
 
     still = document_again(bundle, answers, revocations=lists_to_read(bundle, None))
-    typer.echo(f"without an answer: {', '.join(still)}" if still else "every question is answered", err=True)
+    typer.echo(
+        f"without an answer: {', '.join(still)}" if still else "every question that an approval wants is answered",
+        err=True,
+    )
     typer.echo(bundle.resolve())
 
 

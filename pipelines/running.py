@@ -13,6 +13,7 @@ from synth.errors import SynthError
 from synth.prepare import exposures, prepare
 from synth.privacy.boundary import guarded
 from synth.privacy.ledger import Ledger
+from synth.release import open_questions
 from synth.resume import can_be_resumed, resume
 from synth.run_folder import RunFolder, private_umask
 
@@ -26,6 +27,8 @@ def run_pipeline(run_file: Path, ledger_url: str, *, resumed: bool = False) -> P
     folder = resume(run_file, ledger) if resumed else _new(run_file, ledger)
     for line in exposures(folder.run().config.source, ledger):
         logger.warning("warning: %s", line)
+    empty = "" if ledger.verify_chain() else ", which has no entries yet"
+    logger.info("prepare: run %s is checked; its ledger is %s%s", folder.run_id, ledger.place, empty)
     quiet_prefect()
     with guarded("run", folder.internal):
         # Prefect and torch take seconds to load, and a mistake should not take seconds to be told.
@@ -44,6 +47,13 @@ def run_pipeline(run_file: Path, ledger_url: str, *, resumed: bool = False) -> P
             raise
         if reason is not None:
             raise reason
+    still = len(open_questions(folder.bundle))
+    unanswered = f"answer {still} questions of its datasheet (`synth document`), " if still else ""
+    logger.info(
+        "next: read %s (for you alone), %sthen `synth approve` or `synth reject`",
+        folder.internal / "report.html",
+        unanswered,
+    )
     return folder.bundle
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COMPLETED = "holds the rows of the input: private, as they are"
 LIKELIHOOD_COLUMN = "log_likelihood"
 MOST_SETS = 999
+TEXT_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".xlsx"}
+"""Of an output that would be taken for what it is not."""
 
 
 def sample(
@@ -81,6 +83,8 @@ def sample(
         raise UserError("--dicom does not go with --complete: it is for new pictures")
     if dicom and sets is not None:
         raise UserError("--dicom does not go with --sets: draw one folder of pictures at a time")
+    if output.suffix.lower() in TEXT_SUFFIXES and not dicom and sets is None:
+        raise UserError(f"{output}: rows are written as Parquet, so name a file that ends in .parquet")
     if output.is_dir() and not dicom and sets is None:
         raise UserError(f"{output}: is a folder; name a file to write")
     if complete is None:
@@ -231,7 +235,7 @@ def _opened(bundle: Path, output: Path) -> tuple[TableModel, dict[str, Any]]:
 
     _refuse_places(bundle, output)
     if is_image_model(bundle / "model"):
-        raise NotBuiltYet(f"{bundle}: this is offered for tables, not for images, by this version")
+        raise NotBuiltYet(f"{bundle}: --complete is offered for tables, not for images, by this version")
     # All that torch has to do is short: on a busy machine its threads would only wait for each other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -298,7 +298,9 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
         raise InvalidConfig(str(path), ["schema: should be the path of a schema.yaml"])
     files = config.source if isinstance(config.source, Source) else None
     if files is not None and files.folder is not None and isinstance(schema, Schema):
-        raise InvalidConfig(str(path), ["source.folder: is for images; give a table as source.path"])
+        raise InvalidConfig(
+            str(path), ["source.folder: is for images; say `kind: image` in the schema, or give a table as source.path"]
+        )
     if isinstance(schema, ImageSchema):
         _refuse_for_images(config, str(path))
     return Run(file=path.resolve(), config=config, declared=schema)

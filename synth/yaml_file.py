@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from synth.errors import InvalidConfig
@@ -31,7 +32,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidConfig(str(path), [f"cannot be read ({error.strerror})"]) from None
     try:
-        value = YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        value = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -41,6 +44,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidConfig(str(path), ["must be a mapping of `key: value` lines at its top level"])
     return value
+
+
+class _Constructor(SafeConstructor):
+    """Values as YAML 1.2 has them, but no number with zeros in front: 07 would be 7, and a code has lost its zero."""
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        if re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+            raise ConstructorError(
+                problem=f'{node.value} is a number with a zero in front; write "{node.value}" for a code, '
+                "or the number without the zero",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_yaml_int(node)
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:int", _Constructor.construct_yaml_int)
 
 
 def fill_environment(value: Any, environment: Mapping[str, str] | None = None) -> tuple[Any, list[str]]:

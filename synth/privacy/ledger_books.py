@@ -167,11 +167,13 @@ class Books:
             epsilon_of_events([*self.charged_events(population), *cost_of_run(events)], cap.delta)
         )
         limit, spent, left = map(format_epsilon, (cap.epsilon, budget.epsilon, budget.epsilon_left or 0.0))
-        remedy = f"lower the run's epsilon to at most {left}" if budget.epsilon_left else "nothing is left"
+        remedy = (
+            f"lower the run's epsilon to at most {left}, or" if budget.epsilon_left else "nothing is left unless you"
+        )
         return BudgetExceeded(
             f"population {population!r}: {owner} is epsilon {limit} at delta {cap.delta:g}, {spent} is spent "
-            f"and this run would make it {would_be}; {remedy}, "
-            "or have the steward raise the cap (synth budget cap)"
+            f"and this run would make it {would_be}; {remedy} "
+            "have the steward raise the cap (synth budget cap)"
         )
 
     def fits(self, population: str, events: Sequence[Event]) -> bool:

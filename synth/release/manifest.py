@@ -38,7 +38,9 @@ def listed_files(bundle: Path) -> dict[str, str]:
     if not bundle.is_dir():
         raise UserError(f"{bundle}: no such folder; name a bundle folder (the last line that `synth run` printed)")
     if not (bundle / MANIFEST).is_file():
-        raise VerificationFailed(f"{bundle}: has no {MANIFEST}; this is not a finished bundle")
+        inside = next(iter(sorted(bundle.glob(f"bundle/{MANIFEST}"))), None)
+        where = f"; its bundle is {inside.parent}" if inside else ""
+        raise VerificationFailed(f"{bundle}: has no {MANIFEST}; this is not a finished bundle{where}")
     manifest = canonical_object((bundle / MANIFEST).read_bytes(), {"format", "files"}, MANIFEST)
     listed = manifest["files"]
     if manifest["format"] != MANIFEST_FORMAT or not isinstance(listed, dict):

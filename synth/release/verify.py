@@ -109,9 +109,10 @@ def examine(
     if ledger is not None and not ledger.settled_at(
         claims.ledger_head, population=claims.population, run_id=claims.run
     ):
+        empty = "" if ledger.verify_chain() else " (it has no entry at all)"
         raise VerificationFailed(
-            "ledger: does not hold the entry this bundle was charged under; it is another ledger, or one that was "
-            "rolled back"
+            f"ledger {ledger.place}: does not hold the entry this bundle was charged under{empty}; it is another "
+            "ledger, or one that was rolled back"
         )
     state, said = _state(decision, taken_back)
     return Verified(

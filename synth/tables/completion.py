@@ -54,7 +54,7 @@ class PartialTable:
         except OSError as error:
             raise InvalidSource(f"{path}: cannot be read ({error.strerror or 'no such file'})") from None
         except pa.ArrowException:
-            raise InvalidSource(f"{path}: is not a Parquet file, or damaged; write it again") from None
+            raise InvalidSource(f"{path}: is not a Parquet file, or damaged; write it as Parquet") from None
         names = self.schema.names
         problems = [f"column {name} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
         known = [name for name in model.codecs if name in names]

@@ -119,6 +119,12 @@ def test_show_all(run: Budget, used: str) -> None:
     assert populations[0]["cap"] is None
 
 
+def test_a_cap_on_a_name_that_the_ledger_does_not_know(run: Budget) -> None:
+    first, second = run("cap", "pateints", "4"), run("cap", "pateints", "3")
+    assert "'pateints' is new in ledger " in first.err and first.err.count("\n") == 1
+    assert (first.code, second.code, second.err) == (0, 0, "")
+
+
 def test_nothing_yet(run: Budget, tmp_path: Path) -> None:
     assert "no population yet" in run("show").out
     assert run("show", "--json").out == '{\n  "populations": []\n}\n'

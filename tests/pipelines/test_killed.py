@@ -156,7 +156,7 @@ def test_runs_at_the_same_time_leave_each_others_working_files(aftermath: Afterm
 def test_a_killed_run_says_nothing_and_leaves_no_bundle(aftermath: Aftermath, stage: str) -> None:
     assert aftermath.codes[stage] == -signal.SIGKILL
     assert aftermath.stalled[stage].out == ""
-    stages = ["reserve", *KILLED]
+    stages = ["prepare", "reserve", *KILLED]
     so_far = stages[: stages.index(stage) + 1]
     assert {line.split(":")[0] for line in aftermath.stalled[stage].err} <= set(so_far)
 
@@ -181,7 +181,7 @@ def test_a_stopped_run_ends_with_one_line(aftermath: Aftermath, name: str) -> No
     run = aftermath.stalled[name]
     assert aftermath.codes[name] == 1
     assert run.out == ""
-    ours = [line for line in run.err if line.split(":")[0] not in {"reserve", "encode", "measure", "train"}]
+    ours = [line for line in run.err if line.split(":")[0] not in {"prepare", "reserve", "encode", "measure", "train"}]
     assert len(ours) == 2 and ours[1] == "synth: stopped; what was reserved stays spent"
     assert re.fullmatch("warning: run clinic-[0-9TZ]+-[0-9a-f]+ is not finished; --resume .*", ours[0])
 

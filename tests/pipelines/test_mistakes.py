@@ -316,7 +316,7 @@ def test_outside_refuse_stops_before_the_first_draw(clinic: Any, synth: Any, spo
     lines = outcome.err.splitlines()
     assert (outcome.code, outcome.out) == (2, "")
     assert lines[-1].startswith("synth: source: column") and "outside: refuse" in lines[-1]
-    assert [line.split(":")[0] for line in lines[:-1]] == ["reserve"]
+    assert [line.split(":")[0] for line in lines[:-1]] == ["prepare", "reserve"]
     assert not any(value in outcome.err for value in (SECRET, "8675309", "1971"))
     assert clinic.files() - before == {"ledger.db", "out"} and list(clinic.out.iterdir()) == []
     shown = json.loads(synth("budget", "show", "clinic-patients", "--ledger", clinic.ledger_url, "--json").out)

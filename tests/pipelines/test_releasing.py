@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.comparing import _pairs
 from synth.files import canonical_json
 from synth.privacy.events import GaussianEvent
 from synth.privacy.ledger import Ledger
@@ -273,6 +274,21 @@ def test_compare(office: Office, synth: Any) -> None:
     assert found["b"]["run"] == "second-run" and found["privacy"]["epsilon"] == {"a": 0.5, "b": 0.5}
     (other / "schema.yaml").write_text("x: 1")
     assert synth("compare", office.bundle, other).code == 4
+
+
+def test_of_lists_only_what_differs_is_told() -> None:
+    pairs = {"not_covered": {"a": ["same", "old"], "b": ["same", "new", "newer"]}, "bins": {"a": [1, 2], "b": [1]}}
+    assert _pairs(pairs) == [
+        "not_covered, in A alone: old",
+        "not_covered, in B alone: new",
+        "not_covered, in B alone: newer",
+        "bins: [1, 2] → [1]",
+    ]
+
+
+def test_a_run_folder_is_told_where_its_bundle_is(office: Office, synth: Any) -> None:
+    told = synth("verify", office.bundle.parent)
+    assert (told.code, told.err.count("\n")) == (4, 1) and f"its bundle is {office.bundle}" in told.err
 
 
 def test_it_needs_neither_torch_nor_prefect() -> None:

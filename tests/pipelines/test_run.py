@@ -41,7 +41,7 @@ BUNDLE = {
     "schema.yaml",
     "tableschema.json",
 }
-STAGES = ("reserve", "encode", "measure", "train", "sample", "audit", "evaluate", "settle", "seal")
+STAGES = ("prepare", "reserve", "encode", "measure", "train", "sample", "audit", "evaluate", "settle", "seal", "next")
 TYPES = {
     "patient_nbr": pa.string(),
     "age": pa.int64(),
@@ -99,6 +99,10 @@ def test_stderr_is_our_plain_lines_alone(finished: Finished) -> None:
     for outcome in (finished.first, finished.second):
         names = [line.split(":")[0] for line in outcome.err.splitlines()]
         assert tuple(dict.fromkeys(names)) == STAGES
+    first, second = (outcome.err.splitlines() for outcome in (finished.first, finished.second))
+    assert first[0].endswith(", which has no entries yet") and second[0].endswith(".db")
+    report = finished.bundle.parent / "internal" / "report.html"
+    assert first[-1].startswith(f"next: read {report} (for you alone)") and "approve" in first[-1]
 
 
 def test_json_is_one_object(finished: Finished) -> None:
@@ -272,7 +276,11 @@ def test_a_candidate_is_documented_again_without_budget(
     assert synth("document", bundle, "--answers", empty).out == f"{bundle}\n"
     assert {path: path.read_bytes() for path in before} == before  # the same answers, the same bytes
     outcome = synth("document", bundle, "--answers", answers)
-    assert (outcome.code, outcome.out, outcome.err) == (0, f"{bundle}\n", "every question is answered\n")
+    assert (outcome.code, outcome.out, outcome.err) == (
+        0,
+        f"{bundle}\n",
+        "every question that an approval wants is answered\n",
+    )
     changed = {path.name for path in before if path.read_bytes() != before[path]}
     named = {"attestation.json", "croissant.json", "manifest.json", "privacy.json"}
     assert changed == named | {"datasheet.html", "datasheet.json", "datasheet.md"}

@@ -256,6 +256,7 @@ def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: 
     ("options", "word"),
     [
         ((), "--rows is needed"),
+        (("--rows", 5, "-o", "rows.csv"), "ends in .parquet"),
         (("--rows", 5, "--where", "age>=200"), "from 18 to 90"),
         (("--rows", 5, "--where", "age>60", "--where", "age<30"), "contradicts the other conditions on age"),
         (("--rows", 5, "--where", "ward=south|east"), "a value that holds | is written in double quotes"),

@@ -26,7 +26,7 @@ class TestWhatAWordMeans:
     def test_true_and_false_are_booleans(self, write: Write) -> None:
         assert read_yaml(write("a.yaml", "a: true\nb: false")) == {"a": True, "b": False}
 
-    @pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("1.0e-5", 1e-5), ("1E5", 1e5), ("010", 10)])
+    @pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("1.0e-5", 1e-5), ("1E5", 1e5), ("10", 10), ("0", 0)])
     def test_numbers(self, write: Write, text: str, number: float) -> None:
         value = read_yaml(write("a.yaml", f"delta: {text}"))["delta"]
         assert value == number
@@ -53,6 +53,12 @@ class TestBrokenFiles:
     def test_broken_yaml_names_the_line(self, write: Write, text: str, where: str) -> None:
         with pytest.raises(InvalidConfig, match=rf"broken YAML, {where}"):
             read_yaml(write("a.yaml", text))
+
+    @pytest.mark.parametrize("code", ["01", "-007", "00"])
+    def test_a_code_that_would_lose_its_zero(self, write: Write, code: str) -> None:
+        with pytest.raises(InvalidConfig, match=rf'line 1, column 5: {code} is a number with .* write "{code}"'):
+            read_yaml(write("a.yaml", f"a: [{code}]"))
+        assert read_yaml(write("a.yaml", f'a: ["{code}", 0.5, 2020-01-01]'))["a"][:2] == [code, 0.5]
 
     def test_a_date_that_is_none(self, write: Write) -> None:
         with pytest.raises(InvalidConfig, match="broken YAML"):
