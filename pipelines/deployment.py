@@ -41,6 +41,8 @@ PATIENCE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30
 DEAD_AFTER = timedelta(minutes=10)
 """Without a sign of life; a living run gives one every half minute."""
+TRIES = 9
+"""Of a run to tell a server that is away how it has ended, after 2, 4, … 512 seconds: 17 minutes in all."""
 SCHEDULED_AFTER = timedelta(minutes=5)
 """By then a server has made the runs of a new schedule."""
 WATCH = "synth: runs whose machine died"
@@ -246,4 +248,7 @@ def _watch(client: SyncPrefectClient) -> None:
 def _environment() -> dict[str, str]:
     """Settings of the worker's process, read before any of our code: nothing of a run goes to Prefect's logs."""
     quiet = {name: value for name, value in DEFAULTS.items() if name != "PREFECT_LOGGING_SETTINGS_PATH"}
-    return quiet | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}
+    return quiet | {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_CLIENT_MAX_RETRIES": str(TRIES),
+    }

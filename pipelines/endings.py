@@ -11,6 +11,7 @@ from typing import NamedTuple
 from synth.errors import (
     BudgetExceeded,
     InvalidSource,
+    LedgerUnavailable,
     NotApproved,
     PrivacyRefusal,
     SynthError,
@@ -36,6 +37,7 @@ SLOT_PASSED = Ending("SlotPassed", "the next slot was due before a worker took t
 # The first kind that fits counts, so special ones stand before general ones.
 REFUSALS: tuple[tuple[type[SynthError], Ending], ...] = (
     (InvalidSource, Ending("SourceRefused", f"the source cannot be read or does not fit schema.yaml; {BY_HAND}")),
+    (LedgerUnavailable, Ending("LedgerUnavailable", f"the ledger's database does not answer or is full; {BY_HAND}")),
     (NotApproved, Ending("NotApproved", "the bundle is not approved, or no longer; `synth verify` says what it is")),
     (PrivacyRefusal, Ending("PrivacyRefused", f"the privacy rules refuse; {BY_HAND}")),
     (UserError, Ending("ConfigRefused", f"run.yaml, schema.yaml or what they name has a mistake; {BY_HAND}")),

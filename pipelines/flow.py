@@ -8,6 +8,7 @@ more of them than the stage and the kind.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
@@ -18,11 +19,13 @@ from pipelines import documents
 from pipelines.ledger_secret import revealed
 from pipelines.quiet import FLOW, TASK
 from synth import stages
-from synth.errors import SynthError
+from synth.errors import LedgerUnavailable, SynthError
 from synth.privacy.boundary import without_values
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, hold, private_umask
 from synth.runs import point_to
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
@@ -165,5 +168,13 @@ def synth_run(folder: str, ledger_url: str) -> None:
             document(folder)
             seal(folder)
         except Stopped:
-            stages.give_up(run_folder, Ledger.open(revealed(ledger_url)))
+            _give_up(run_folder, ledger_url)
             raise
+
+
+def _give_up(folder: RunFolder, ledger_url: str) -> None:
+    """After a failure. Where the ledger does not answer the account stays open, which charges the run in full."""
+    try:
+        stages.give_up(folder, Ledger.open(revealed(ledger_url)))
+    except LedgerUnavailable as error:
+        logger.warning("warning: run %s stays charged in full: %s", folder.run_id, error)

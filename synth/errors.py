@@ -4,6 +4,7 @@
     ├── UserError                 2  a mistake the user can mend: what, where, what to do
     │   ├── InvalidConfig            run.yaml, schema.yaml or answers.yaml (all problems together)
     │   ├── InvalidSource            the source cannot be read or does not fit the schema
+    │   ├── LedgerUnavailable        the ledger's database does not answer, is full or held by another
     │   └── NotBuiltYet              named by the contract, not offered by this version
     ├── PrivacyRefusal            3  the privacy rules say no; nothing was read
     │   ├── BudgetExceeded           the population's cap would be passed
@@ -47,6 +48,10 @@ class InvalidConfig(UserError):
 
 class InvalidSource(UserError):
     """The source cannot be read or does not fit the schema."""
+
+
+class LedgerUnavailable(UserError):
+    """The ledger's database does not answer, is full, or is held by another process; nothing is wrong with the run."""
 
 
 class NotBuiltYet(UserError):

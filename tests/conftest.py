@@ -18,8 +18,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import absl.logging
 import pytest
@@ -77,28 +80,26 @@ def _install(package: str, found: Callable[[], Path | None]) -> None:
             subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", package], **quietly)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """Start a cluster in a folder of its own, as an unprivileged user; the url of its server, without a database."""
-    root = os.geteuid() == 0
-    if _programs() is None and root and shutil.which("apt-get"):
-        _install("postgresql", _programs)
-    programs = _programs()
-    if programs is None:
-        pytest.fail("no PostgreSQL here: install its server (package postgresql) so that initdb and pg_ctl are found")
-    owner = {}
-    if root:  # PostgreSQL refuses to run as root
-        names = {entry.pw_name for entry in pwd.getpwall()}
-        owner = {"user": "postgres" if "postgres" in names else "nobody", "extra_groups": []}
-        owner["group"] = pwd.getpwnam(owner["user"]).pw_gid
-    folder = Path(tempfile.mkdtemp(prefix="synth-pg-"))
-    try:
-        secret = folder / "password"
+@dataclass
+class Cluster:
+    """A PostgreSQL server in a folder of its own, as an unprivileged user."""
+
+    programs: Path
+    folder: Path
+    quietly: dict[str, Any]
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """Of the server, without a database."""
+        return f"postgresql://ledgerkeeper:{PASSWORD}@127.0.0.1:{self.port}"
+
+    def make(self) -> None:
+        secret = self.folder / "password"
         secret.write_text(PASSWORD)
-        if root:
-            for path in (folder, secret):
-                shutil.chown(path, owner["user"])
-        quietly = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 600, **owner}
+        if owner := self.quietly.get("user"):
+            for path in (self.folder, secret):
+                shutil.chown(path, owner)
         made = (
             "-A",
             "scram-sha-256",
@@ -111,28 +112,68 @@ def postgres_server() -> Iterator[str]:
             "--locale=C",
             "--no-sync",
         )
-        subprocess.run([programs / "initdb", "-D", folder / "data", *made], **quietly)
-        port = _start(programs, folder, quietly)
+        subprocess.run([self.programs / "initdb", "-D", self.folder / "data", *made], **self.quietly)
+
+    def start(self) -> None:
+        """On a free port, or again on the same; another process may take one between the look and the start."""
+        for attempt in range(5):
+            if not (again := self.port):
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    self.port = free.getsockname()[1]
+            options = " ".join((*CONFIGURED, "-c", f"port={self.port}", "-c", f"unix_socket_directories={self.folder}"))
+            command = [self.programs / "pg_ctl", "-D", self.folder / "data", "-w", "-t", "300"]
+            command += ["-l", self.folder / "log", "-o", options, "start"]
+            if subprocess.run(command, **(self.quietly | {"check": attempt == 4})).returncode == 0:
+                return
+            self.port = again
+
+    def stop(self) -> None:
+        """At once, whoever is connected: to PostgreSQL a crash, from which it recovers when it is started again."""
+        subprocess.run(
+            [self.programs / "pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop"], **self.quietly
+        )
+
+
+@contextmanager
+def _cluster() -> Iterator[Cluster]:
+    root = os.geteuid() == 0
+    if _programs() is None and root and shutil.which("apt-get"):
+        _install("postgresql", _programs)
+    programs = _programs()
+    if programs is None:
+        pytest.fail("no PostgreSQL here: install its server (package postgresql) so that initdb and pg_ctl are found")
+    owner: dict[str, Any] = {}
+    if root:  # PostgreSQL refuses to run as root
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        owner = {"user": "postgres" if "postgres" in names else "nobody", "extra_groups": []}
+        owner["group"] = pwd.getpwnam(owner["user"]).pw_gid
+    folder = Path(tempfile.mkdtemp(prefix="synth-pg-"))
+    quietly = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 600, **owner}
+    cluster = Cluster(programs, folder, quietly)
+    try:
+        cluster.make()
+        cluster.start()
         try:
-            yield f"postgresql://ledgerkeeper:{PASSWORD}@127.0.0.1:{port}"
+            yield cluster
         finally:
-            subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **quietly)
+            cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(programs: Path, folder: Path, quietly: dict[str, object]) -> int:
-    """Start on a free port and return it; another process may take a port between the look and the start."""
-    for attempt in range(5):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = " ".join((*CONFIGURED, "-c", f"port={port}", "-c", f"unix_socket_directories={folder}"))
-        command = [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "300", "-l", folder / "log"]
-        command += ["-o", options, "start"]
-        if subprocess.run(command, **(quietly | {"check": attempt == 4})).returncode == 0:
-            return port
-    raise AssertionError("unreachable")
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The url of a server, without a database."""
+    with _cluster() as cluster:
+        yield cluster.url
+
+
+@pytest.fixture(scope="module")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A server of the module's own, which it may kill and start again."""
+    with _cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy as sa
 
 from synth import tls
-from synth.errors import SynthError, UserError, VerificationFailed
+from synth.errors import LedgerUnavailable, SynthError, UserError, VerificationFailed
 from synth.privacy import ledger_table
 from synth.privacy.ledger_table import ENTRIES, LAYOUT_VERSION, METADATA, T
 
@@ -154,29 +154,29 @@ def _explanation(error: sa.exc.DBAPIError) -> SynthError:
         case "" if error.statement is None:
             if trouble := tls.trouble(error):
                 return UserError(f"ledger {PLACE}: {trouble}")
-            return UserError(
+            return LedgerUnavailable(
                 f"ledger {PLACE}: cannot be reached, or refuses the login; check that it runs, and host, port, "
                 "database, user and password in its url"
             )
         case _ if lost:
-            return UserError(
+            return LedgerUnavailable(
                 f"ledger {PLACE}: the connection was lost; what was being reserved may count "
                 "(synth budget show), try again"
             )
         case "55P03":
             waited = f"{ledger_table.LOCK_TIMEOUT_SECONDS:.0f} s"
-            return UserError(f"ledger {PLACE}: another process has held it for {waited}; try again")
+            return LedgerUnavailable(f"ledger {PLACE}: another process has held it for {waited}; try again")
         case "42501":
             return UserError(
                 f"ledger {PLACE}: its user lacks a right; docs/grants.sql has what reading and running need; its owner "
                 "makes the tables and sets caps"
             )
         case "25006":
-            return UserError(f"ledger {PLACE}: this server is read-only; name the primary")
+            return LedgerUnavailable(f"ledger {PLACE}: this server is read-only; name the primary")
         case "53100":
-            return UserError(f"ledger {PLACE}: the server's disk is full; make room and try again")
+            return LedgerUnavailable(f"ledger {PLACE}: the server's disk is full; make room and try again")
         case "57014":
-            return UserError(f"ledger {PLACE}: the server cut the statement off (statement_timeout); try again")
+            return LedgerUnavailable(f"ledger {PLACE}: the server cut the statement off (statement_timeout); try again")
         case "23505":
             return UserError(f"ledger {PLACE}: something else wrote to it at the same time; try again")
         case "XX001" | "XX002":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from synth.errors import SynthError, UserError, VerificationFailed
+from synth.errors import LedgerUnavailable, SynthError, UserError, VerificationFailed
 from synth.files import PRIVATE_FILE, PRIVATE_FOLDER
 from synth.privacy import ledger_table
 from synth.privacy.ledger_table import ENTRIES, LAYOUT_VERSION, METADATA, T, read_entries, write_entries
@@ -129,9 +129,9 @@ class SqliteFile:
                 return UserError(f"ledger {self.path}: cannot be written; check its permissions")
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 waited = f"{ledger_table.LOCK_TIMEOUT_SECONDS:.0f} s"
-                return UserError(f"ledger {self.path}: another process has held it for {waited}; try again")
+                return LedgerUnavailable(f"ledger {self.path}: another process has held it for {waited}; try again")
             case sqlite3.SQLITE_FULL:
-                return UserError(f"ledger {self.path}: the disk is full; make room and try again")
+                return LedgerUnavailable(f"ledger {self.path}: the disk is full; make room and try again")
             case sqlite3.SQLITE_CORRUPT | None:  # None: Python could not decode what lies there
                 return VerificationFailed(f"ledger {self.path}: the database file is damaged")
             case _:

@@ -25,6 +25,8 @@ import pytest
 
 from pipelines import quiet
 
+sys.path.insert(0, str(Path(__file__).parent))  # for `operations`, which several modules share
+
 ROWS = 400
 COLUMNS: list[dict[str, Any]] = [
     {"name": "patient_nbr", "kind": "id"},

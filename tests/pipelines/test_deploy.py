@@ -6,163 +6,33 @@ The server and the worker are processes of their own, started once. What happene
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import http.server
 import json
-import os
 import re
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import httpx
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from operations import Operations, call, signal_all_of, wait_for
 
 from datasheets import template
 from pipelines.endings import ALREADY_RAN, SLOT_PASSED
 from synth.privacy.ledger import Ledger
 from synth.release import examine
 
-PATIENCE_SECONDS = 600
 TEXT, IDENTIFIER, WHOLE = "zq-canary-text", "zq-canary-id", 7393911331739391
 FOLDER = "zq-source-folder"
 TOKEN = "zq-webhook-token"
 POOL = ("--work-pool", "nightly")
-TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-SETTINGS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # A run that no worker has taken for six polls is called late.
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "6",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "2",
-}
-
-
-def wait_for(found: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Ask until the answer is true."""
-    limit = time.monotonic() + seconds
-    while not (answer := found()):
-        assert time.monotonic() < limit, f"waited in vain for {what}"
-        time.sleep(0.3)
-    return answer
-
-
-def signal_all_of(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """A signal for a process and all that it has started, however deep."""
-    children: dict[int, list[int]] = {}
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    for line in listed.splitlines():
-        pid, parent = map(int, line.split())
-        children.setdefault(parent, []).append(pid)
-    doomed = [process.pid]
-    for pid in doomed:
-        doomed += children.get(pid, [])
-    for pid in doomed:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-@dataclass
-class Operations:
-    """A Prefect server, and whatever works for it."""
-
-    folder: Path
-    webhook: str
-    port: int = 0
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        own = {"PREFECT_HOME": str(self.folder / "prefect"), "PREFECT_API_URL": self.url, "SYNTH_NOTIFY": self.webhook}
-        return os.environ | SETTINGS | own
-
-    def start(self, *arguments: object, log: str) -> subprocess.Popen[bytes]:
-        with (self.folder / log).open("wb") as sink:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", *map(str, arguments)],
-                env=self.environment,
-                cwd=self.folder,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )
-        self.started.append(process)
-        return process
-
-    def serve(self) -> None:
-        """Another process may take a port between the look and the start, so there are several tries."""
-        for _ in range(5):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
-            server = self.start(
-                "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", self.port, log="server.log"
-            )
-            if wait_for(functools.partial(self._decided, server), "the server") == "healthy":
-                return
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def _decided(self, server: subprocess.Popen[bytes]) -> str:
-        with contextlib.suppress(httpx.HTTPError):
-            if self.client.get(f"{self.url}/health").status_code == 200:
-                return "healthy"
-        return "" if server.poll() is None else "dead"
-
-    def worker(self, name: str) -> subprocess.Popen[bytes]:
-        return self.start("worker", "start", "--pool", "nightly", "--name", name, log=f"{name}.log")
-
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        def answered() -> httpx.Response | None:
-            """None: its database is locked, or the machine has no time for it; ask again."""
-            with contextlib.suppress(httpx.TimeoutException):
-                answer = self.client.request(method, f"{self.url}{path}", json=body)
-                return None if answer.status_code == 503 else answer.raise_for_status()
-            return None
-
-        answer = wait_for(answered, f"{method} {path}")
-        return answer.json() if answer.content else None
-
-    def trigger(self, deployment: str) -> str:
-        """Ask for a run now; the flow run's id."""
-        once = {"idempotency_key": str(uuid4())}  # asked again, it is the same run
-        return str(self.ask("POST", f"/deployments/{deployment}/create_flow_run", once)["id"])
-
-    def state(self, flow_run: str) -> dict[str, Any]:
-        return dict(self.ask("GET", f"/flow_runs/{flow_run}")["state"])
-
-    def ended(self, flow_run: str) -> tuple[str, str, str]:
-        """Type, name and message of the state in which a flow run ends."""
-        state = wait_for(
-            lambda: (found := self.state(flow_run))["type"] in TERMINAL and found, f"the end of {flow_run}"
-        )
-        return state["type"], state["name"], state["message"] or ""
-
-    def slots(self, deployment: str) -> list[dict[str, Any]]:
-        """The runs that the schedule has made, soonest first."""
-        asked = {"flow_runs": {"deployment_id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return [run for run in self.ask("POST", "/flow_runs/filter", asked) if run["auto_scheduled"]]
-
-    @property
-    def database(self) -> Path:
-        return self.folder / "prefect" / "prefect.db"
 
 
 @dataclass
@@ -189,13 +59,6 @@ class History:
     notices: list[dict[str, str]] = field(default_factory=list)  # as a webhook was told of them
 
 
-def call(*arguments: object) -> Any:
-    """Run `synth …` in this process, whatever it raises."""
-    from pipelines.cli import app
-
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def account(clinic: Any) -> dict[str, Any]:
     return dict(json.loads(call("budget", "show", "clinic-patients", "--ledger", clinic.ledger_url, "--json").stdout))
 
@@ -218,10 +81,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, home: Path
     finally:
         hook.shutdown()
         hook.server_close()
-        operations.client.close()
-        for process in reversed(operations.started):
-            signal_all_of(process, signal.SIGKILL)
-            process.wait()
+        operations.end()
 
 
 def webhook(notices: list[dict[str, str]]) -> http.server.HTTPServer:

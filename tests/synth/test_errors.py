@@ -11,6 +11,7 @@ EXIT_CODES = {
     "UserError": 2,
     "InvalidConfig": 2,
     "InvalidSource": 2,
+    "LedgerUnavailable": 2,
     "NotBuiltYet": 2,
     "PrivacyRefusal": 3,
     "BudgetExceeded": 3,
