@@ -21,7 +21,7 @@ from synth.errors import (
 from synth.facts import PublicFacts
 from synth.privacy.ledger import format_epsilon
 
-BY_HAND = "`synth run` with the same run.yaml, or the worker's standard error, says what"
+BY_HAND = "`synth doctor` with the same run.yaml, or the worker's standard error, says what"
 
 
 class Ending(NamedTuple):

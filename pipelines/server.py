@@ -13,10 +13,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
+import httpx
 import uvicorn
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import PrefectException
 from prefect.server.api.server import create_app
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -30,6 +35,9 @@ from prefect.settings import (
 from synth.errors import SynthError
 from synth.files import PRIVATE_FOLDER
 
+FLOW_NAME = "synth-run"
+KNOWN_DAYS = 90
+"""How long the database of such servers knows of a run; a server of its own keeps to its own retention."""
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0
 
@@ -56,6 +64,7 @@ def prefect_server() -> Iterator[None]:
             port = listener.getsockname()[1]
             with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
                 try:
+                    _forget_old_runs()
                     yield
                 finally:
                     EventsWorker.drain_all(timeout=STOP_SECONDS)  # the states of tasks travel as events
@@ -63,6 +72,18 @@ def prefect_server() -> Iterator[None]:
             server.should_exit = True
             if thread.is_alive():
                 thread.join(timeout=STOP_SECONDS)
+
+
+def _forget_old_runs() -> None:
+    """Delete what Prefect knows of our runs that ended long ago: a server for one run removes old events alone.
+
+    Others may keep runs of their own in this database, and ours must not fail because of them.
+    """
+    ended = {"end_time": {"before_": datetime.now(UTC) - timedelta(days=KNOWN_DAYS)}}
+    with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
+        ours, old = FlowFilter.model_validate({"name": {"any_": [FLOW_NAME]}}), FlowRunFilter.model_validate(ended)
+        for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=old):
+            client.delete_flow_run(run.id)
 
 
 @contextmanager

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +77,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, process: 
     (folder / "tmp").mkdir(mode=0o700)
     environment = {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(folder / "tmp")}
     first = process("run", clinic.run_yaml, environment=environment)
+    with closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as known, known:
+        known.execute("UPDATE flow_run SET end_time = datetime(end_time, '-91 days')")
+        assert known.total_changes == 1
     second = process("run", clinic.run_yaml, "--json", environment=environment)
     return Finished(clinic, first, second, first.bundle, folder / "prefect", folder / "tmp")
 
@@ -140,6 +145,16 @@ def test_everything_is_its_owners_alone(finished: Finished, shared: Callable[[Pa
 
 def test_nothing_is_left_in_the_temporary_folder(finished: Finished) -> None:
     assert [path for path in finished.temporary.rglob("*") if not path.is_dir()] == []
+
+
+def test_prefect_forgets_runs_of_long_ago(finished: Finished) -> None:
+    """Of two runs the first was dated back before the second; what is kept of a run goes with it."""
+    with closing(sqlite3.connect(finished.prefect / "prefect.db")) as known:
+        counts = {
+            table: known.execute(f"SELECT count(DISTINCT {run}) FROM {table}").fetchone()[0]
+            for table, run in (("flow_run", "id"), ("task_run", "flow_run_id"), ("flow_run_state", "flow_run_id"))
+        }
+    assert counts == {"flow_run": 1, "task_run": 1, "flow_run_state": 1}
 
 
 def test_types_and_domains_of_the_rows(finished: Finished) -> None:
