@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,13 @@ def test_a_pipeline_without_noise_is_seen_through(
 ) -> None:
     """The record's own cells are off by exactly one: every repetition is told apart, none by chance."""
     monkeypatch.setattr(one_run, "NoiseSource", NoNoise)
+    found_by_fits, fit = [], shadow.fit
+
+    def watched(*args: Any, checkpoints: Path) -> Any:
+        found_by_fits.append(list(checkpoints.iterdir()))
+        return fit(*args, checkpoints=checkpoints)
+
+    monkeypatch.setattr(shadow, "fit", watched)
     schema = schema_of("age", "sex", "died", target="died")
     codecs = codecs_of(schema)
     layout = layout_of(schema, codecs)
@@ -50,6 +58,7 @@ def test_a_pipeline_without_noise_is_seen_through(
         progress=done.append,
     )
     assert done == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert found_by_fits == [[]] * 8  # else a fit would go on from the one before
     assert [attack.sees for attack in found.attacks] == [shadow.MEASUREMENTS, shadow.MODEL, shadow.ROWS]
     measured = found.attacks[0]
     assert (measured.true_positives, measured.members) == (2, 2)
