@@ -172,6 +172,17 @@ class TestInternal:
         scores = internal_scores(measured, run.codecs, batches(codes), batches(codes), {}, rng=np.random.default_rng(0))
         assert scores["mean_distance"] == {"one_way": 0.0, "two_way": None, "three_way": None}
 
+    def test_cells_outside_the_domain_stand_on_top_of_the_page(
+        self, run: Any, people: list[Any], tmp_path: Path
+    ) -> None:
+        scores = self.scores(run, people, people[:10])
+        write_internal_report(scores, tmp_path)
+        head, columns = (tmp_path / "report.html").read_text().split("Columns, worst first")
+        assert f"age (3 of {scores['real_rows']:,} cells)." in head and "city (" not in head
+        scores["columns"] = [{**entry, "outside": 0} for entry in scores["columns"]]
+        write_internal_report(scores, tmp_path)
+        assert "Outside the declared domain" not in (tmp_path / "report.html").read_text()
+
     def test_the_report_is_for_its_owner_and_says_so(self, run: Any, people: list[Any], tmp_path: Path) -> None:
         scores = self.scores(run, people, people[:10])
         scores["columns"][0]["column"] = "<script>"
