@@ -14,7 +14,7 @@ from rich.table import Table
 
 from synth.config import Run, load_run
 from synth.images.plan import expectation_of
-from synth.prepare import events_of, exposures, plan_images_of, plan_run
+from synth.prepare import events_of, exposures, plan_images_of, plan_run, refuse_large_delta
 from synth.privacy.composition import cost_of_run, epsilon_of, replace_one_epsilon_of
 from synth.privacy.ledger import Ledger
 from synth.tables.codec import codecs_of
@@ -29,6 +29,7 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
     """Everything `synth plan` prints, as plain values. The source is not opened."""
     run = load_run(run_file)
     run.declared.refuse_unconfirmed()
+    refuse_large_delta(run)
     if run.images is not None:
         expected = expectation_of(run.images, plan_images_of(run))
         return {**_spending(run, ledger_url), "images": asdict(expected), "memory_bytes": expected.memory_bytes}

@@ -177,7 +177,7 @@ class TestInternal:
     ) -> None:
         scores = self.scores(run, people, people[:10])
         write_internal_report(scores, tmp_path)
-        head, columns = (tmp_path / "report.html").read_text().split("Columns, worst first")
+        head, _ = (tmp_path / "report.html").read_text().split("Columns, worst first")
         assert f"age (3 of {scores['real_rows']:,} cells)." in head and "city (" not in head
         scores["columns"] = [{**entry, "outside": 0} for entry in scores["columns"]]
         write_internal_report(scores, tmp_path)
