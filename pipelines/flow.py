@@ -16,6 +16,7 @@ from typing import ParamSpec
 from prefect import flow, task
 
 from pipelines import documents
+from pipelines.dask_workers import has_cluster, workers_of
 from pipelines.ledger_secret import revealed
 from pipelines.quiet import FLOW, TASK
 from synth import stages
@@ -61,6 +62,14 @@ def wordless(work: Callable[P, None]) -> Callable[P, None]:
     return inside
 
 
+@task(name="find workers", **TASK)
+@wordless
+def find_workers(folder: str) -> None:
+    """Look at the workers of a cluster before anything is reserved or read."""
+    with workers_of(RunFolder(Path(folder))) as workers:
+        assert workers.parts
+
+
 @task(name="reserve", **TASK)
 @wordless
 def reserve(folder: str, ledger_url: str) -> None:
@@ -79,7 +88,9 @@ def encode(folder: str) -> None:
 @wordless
 def measure(folder: str, ledger_url: str) -> None:
     """Make the noised releases."""
-    stages.measure(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
+    run_folder = RunFolder(Path(folder))
+    with workers_of(run_folder) as workers:
+        stages.measure(run_folder, Ledger.open(revealed(ledger_url)), workers)
 
 
 @task(name="train", **TASK)
@@ -100,7 +111,9 @@ def refine(folder: str, ledger_url: str) -> None:
 @wordless
 def sample(folder: str) -> None:
     """Draw the synthetic rows."""
-    stages.sample(RunFolder(Path(folder)))
+    run_folder = RunFolder(Path(folder))
+    with workers_of(run_folder) as workers:
+        stages.sample(run_folder, workers)
 
 
 @task(name="audit", **TASK)
@@ -153,6 +166,8 @@ def synth_run(folder: str, ledger_url: str) -> None:
     run_folder = RunFolder(Path(folder))
     with hold(run_folder):
         try:
+            if has_cluster(run_folder):
+                find_workers(folder)
             reserve(folder, ledger_url)
             encode(folder)
             measure(folder, ledger_url)

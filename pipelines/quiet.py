@@ -18,6 +18,7 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
+_NOWHERE = logging.NullHandler()
 
 # A retry would be a second draw; a cached or stored result would be a copy outside of the run folder.
 TASK: dict[str, Any] = {"retries": 0, "persist_result": False, "log_prints": False, "cache_policy": None}
@@ -35,8 +36,13 @@ def plain_lines() -> None:
         logger.setLevel(logging.INFO)
         logger.propagate = False
         logger.handlers = [ours]
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """What libraries log, and Python's warnings, go nowhere in this process."""
     logging.captureWarnings(True)
-    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().addHandler(_NOWHERE)
 
 
 def quiet_prefect() -> None:

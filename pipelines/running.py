@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from datasheets import load_answers
+from pipelines.dask_workers import refuse_without_dask
 from pipelines.ledger_secret import concealed
 from pipelines.quiet import quiet_prefect
 from synth.config import load_run
@@ -24,6 +25,7 @@ def run_pipeline(run_file: Path, ledger_url: str, *, resumed: bool = False) -> P
     """The bundle of a new run, or of one that is resumed. Raises SynthError with a text free of private values."""
     private_umask()
     ledger = Ledger.open(ledger_url, create=False)
+    refuse_without_dask(load_run(run_file))
     folder = resume(run_file, ledger) if resumed else _new(run_file, ledger)
     for line in exposures(folder.run().config.source, ledger):
         logger.warning("warning: %s", line)

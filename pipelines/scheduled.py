@@ -24,6 +24,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
 from datasheets import load_answers
+from pipelines.dask_workers import refuse_without_dask
 from pipelines.endings import ALREADY_RAN, SLOT_PASSED, Ending, artifact_of, ending_of, left_in_words, spent_in_words
 from pipelines.ledger_secret import concealed, recalled
 from pipelines.notice import give_notice
@@ -94,6 +95,7 @@ def _ended(work: Callable[[Slot], State[Any]]) -> State[Any]:
 def _run(run_file: Path, word: str, slot: Slot) -> State[Any]:
     fill_from_blocks(run_file)
     run = load_run(run_file)
+    refuse_without_dask(run)
     load_answers(run.config.answers)
     url = recalled(word, run.config.ledger.url)
     ledger, run_id = Ledger.open(url, create=False), f"{run.name}-{slot.stamp}"

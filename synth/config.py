@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -196,6 +199,54 @@ class Output(Section):
     directory: Path = Path("out")
 
 
+class Scale(Section):
+    """Who counts and samples: so many processes of this machine, or the workers of a Dask cluster. By default nobody
+    but the process of the run.
+
+    `scheduler` is the cluster's address, such as tls://scheduler.internal:8786.
+    """
+
+    workers: Annotated[Count, Field(ge=1, le=256)] | None = None
+    scheduler: str | None = None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _closed(cls, value: str | None) -> str | None:
+        if value is not None and not keeps_to_itself(value):
+            raise ValueError(
+                "should be tls://host:port, or tcp:// with a loopback address such as 127.0.0.1: exact counts travel "
+                "there, and whoever reaches an open scheduler can run programs"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Scale:
+        if self.workers is not None and self.scheduler is not None:
+            raise ValueError("give either `workers` or the address of a `scheduler`")
+        return self
+
+    @property
+    def asked(self) -> bool:
+        """Whether others than the process of the run count and sample."""
+        return self.workers is not None or self.scheduler is not None
+
+
+def keeps_to_itself(address: str) -> bool:
+    """Whether an address (scheme://host:port) is encrypted, or of this machine alone."""
+    try:
+        url = urlsplit(address)
+        host, port = url.hostname, url.port
+    except ValueError:
+        return False
+    if not host or port is None:
+        return False
+    if url.scheme == "tls":
+        return True
+    with contextlib.suppress(ValueError):
+        return url.scheme == "tcp" and ip_address(host).is_loopback
+    return url.scheme == "tcp" and host == "localhost"
+
+
 class LedgerSection(Section):
     """Where the durable budget is kept; nothing means the user's own data folder."""
 
@@ -212,6 +263,7 @@ class RunConfig(Section):
     synthesizer: Synthesizer = Synthesizer()
     evaluation: Evaluation = Evaluation()
     output: Output = Output()
+    scale: Scale = Scale()
     answers: Path = Path("answers.yaml")
     ledger: LedgerSection = LedgerSection()
 
@@ -317,6 +369,8 @@ def _refuse_for_images(config: RunConfig, file: str) -> None:
         raise InvalidConfig(file, [f"synthesizer.{name}: is for tables; leave it out" for name in sorted(own)])
     if config.evaluation.holds_out:
         raise NotBuiltYet(f"{file}: evaluation.holdout is offered for tables alone; leave it at 0")
+    if config.scale.asked:
+        raise NotBuiltYet(f"{file}: scale is offered for tables alone; leave it out")
 
 
 def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str] | None = None) -> RunConfig:

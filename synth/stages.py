@@ -51,6 +51,7 @@ from synth.resume import obstacle
 from synth.run_folder import CRITIC, SPLIT, RunFolder, delete_leftovers, software
 from synth.schema import public_yaml
 from synth.tables import stages as table_stages
+from synth.tables.workers import HERE, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Recipe(Protocol):
     def encode(self, folder: RunFolder) -> None:
         """One pass over the private rows into the run's working file."""
 
-    def measure(self, folder: RunFolder, charge: Callable[[Event], None]) -> None:
+    def measure(self, folder: RunFolder, charge: Callable[[Event], None], workers: Workers, /) -> None:
         """All noised releases, each charged before its first draw, then saved whole."""
 
     def noised_rows(self, folder: RunFolder) -> float:
@@ -74,7 +75,9 @@ class Recipe(Protocol):
     def train(self, folder: RunFolder) -> None:
         """Fit the model to the noised measurements and save it."""
 
-    def sample(self, folder: RunFolder, rows: int | None, metadata: Mapping[str, str]) -> DataFacts:
+    def sample(
+        self, folder: RunFolder, rows: int | None, metadata: Mapping[str, str], workers: Workers, /
+    ) -> DataFacts:
         """Draw and write the synthetic rows."""
 
     def audit(self, folder: RunFolder, work: Path) -> Audit:
@@ -139,12 +142,12 @@ def encode(folder: RunFolder) -> None:
 
 @guarded_stage
 @once("delta")
-def measure(folder: RunFolder, ledger: Ledger) -> None:
+def measure(folder: RunFolder, ledger: Ledger, workers: Workers = HERE) -> None:
     """All noised releases, each marked as spent in the ledger before its first draw, then saved whole."""
     run = folder.run()
     recipe = recipe_of(run)
     if not folder.measured:
-        recipe.measure(folder, lambda event: _spend(ledger, folder, event))
+        recipe.measure(folder, lambda event: _spend(ledger, folder, event), workers)
     note_large_delta(folder, run.config.privacy.delta, recipe.noised_rows(folder))
 
 
@@ -170,7 +173,7 @@ def refine(folder: RunFolder, ledger: Ledger) -> None:
 
 @guarded_stage
 @once("data")
-def sample(folder: RunFolder) -> None:
+def sample(folder: RunFolder, workers: Workers = HERE) -> None:
     """Draw the synthetic rows from the model and write them as Parquet. No private row is opened."""
     run = folder.run()
     asked = run.config.output.rows
@@ -183,7 +186,7 @@ def sample(folder: RunFolder) -> None:
         run_id=folder.run_id,
         schema_sha256=sha256_text(public_yaml(run.declared)),
     )
-    facts = recipe_of(run).sample(folder, None if asked == "auto" else asked, mark)
+    facts = recipe_of(run).sample(folder, None if asked == "auto" else asked, mark, workers)
     folder.note("data", facts.model_dump(mode="json"))
     logger.info("sample: %d synthetic rows", facts.rows)
 

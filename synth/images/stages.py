@@ -40,6 +40,7 @@ from synth.privacy.audit.one_run import Audit
 from synth.privacy.events import Event
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import RunFolder
+from synth.tables.workers import HERE, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ def encode(folder: RunFolder) -> None:
     logger.info("encode: the pictures are encoded")
 
 
-def measure(folder: RunFolder, charge: Callable[[Event], None]) -> None:
-    """All noised releases, each charged before its first draw, then saved whole."""
+def measure(folder: RunFolder, charge: Callable[[Event], None], _: Workers = HERE) -> None:
+    """All noised releases, each charged before its first draw, then saved whole. Of images, one process does it all."""
     run = folder.run()
     schema, plan = schema_of(run), plan_images_of(run)
     events = {event.name: event for event in plan.events}
@@ -112,7 +113,7 @@ def train(folder: RunFolder) -> None:
     logger.info("train: %d coefficients a class", measured.features)
 
 
-def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str]) -> DataFacts:
+def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: Workers = HERE) -> DataFacts:
     """Draw the synthetic pictures and write them as Parquet, with contact sheets; as many as the model says without
     `rows`."""
     run = folder.run()

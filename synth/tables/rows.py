@@ -3,11 +3,17 @@
 Conditions are exact and nothing is rejected (`posterior.py`): rows under conditions, and rows with asked shares, are
 drawn one by one as the model has them. Without either, a sweep over the whole batch also removes sampling noise.
 Where the schema declares rules, every row meets them (`ruled.py`), before the sweep and after it.
+
+Rows come in blocks. Each block has a seed of its own, so it is the same whoever draws it, and whatever else is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+import functools
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +28,12 @@ from synth.tables.posterior import Posterior, posterior_of
 from synth.tables.ruled import RuledPosterior, ruled_posterior
 from synth.tables.ruled_sweep import Swept, swept_columns, swept_rows
 from synth.tables.sample import bins_at, draw_bins, draw_points, split_by_share
+from synth.tables.workers import Workers
 
 IntArray = npt.NDArray[np.int64]
 
 ROWS_AT_ONCE = 50_000
-"""Part of what a seed means: rows are drawn in batches of this size, whoever reads them."""
+"""Part of what a seed means: rows are drawn in blocks of this size, whoever reads them."""
 
 
 def sample_rows(
@@ -37,34 +44,75 @@ def sample_rows(
     conditions: Mapping[str, Region] | None = None,
     balance: Balance | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """`rows` synthetic rows, a batch at a time.
+    """`rows` synthetic rows, a block at a time.
 
     The same seed, model, number of rows, conditions and balance give the same rows on one machine.
 
     Raises UserError when the model gives the conditions no probability at all.
     """
-    rng = np.random.default_rng(seed)
+    yield from map(_drawn(model, rows, seed, conditions or {}, balance), blocks_of(rows))
+
+
+def sample_rows_by(workers: Workers, folder: Path, rows: int, *, seed: int | None = None) -> Iterator[pa.RecordBatch]:
+    """`rows` synthetic rows of the model saved in `folder`, as `sample_rows` has them, drawn by workers who see it."""
+    common = secrets.randbits(128) if seed is None else seed
+    return workers.map(functools.partial(_block, folder, rows, common), blocks_of(rows))
+
+
+def blocks_of(rows: int) -> range:
+    """The numbers of the blocks that so many rows come in."""
+    return range(-(-rows // ROWS_AT_ONCE))
+
+
+def _block(folder: Path, rows: int, seed: int, block: int) -> pa.RecordBatch:
+    return _drawn_from(folder, rows, seed)(block)
+
+
+@functools.lru_cache(maxsize=1)  # a worker draws many blocks of one model
+def _drawn_from(folder: Path, rows: int, seed: int) -> Callable[[int], pa.RecordBatch]:
+    return _drawn(TableModel.load(folder), rows, seed, {}, None)
+
+
+def _drawn(
+    model: TableModel, rows: int, seed: int | None, conditions: Mapping[str, Region], balance: Balance | None
+) -> Callable[[int], pa.RecordBatch]:
+    """What draws a block by its number, from a seed of the block's own."""
+    seeds = np.random.SeedSequence(seed)
+    rng = np.random.default_rng(seeds)  # of the first block, and of what is worked out once before it
     if model.rules:
-        yield from _ruled_rows(model, rows, conditions or {}, balance, rng)
-        return
+        make = _ruled_rows(model, rows, conditions, balance, rng)
+    else:
+        make = _plain_rows(model, conditions, balance)
+
+    def draw(block: int) -> pa.RecordBatch:
+        first = block * ROWS_AT_ONCE
+        own = np.random.SeedSequence(seeds.entropy, spawn_key=(block,))
+        randomness = np.random.default_rng(own) if block else copy.deepcopy(rng)
+        return make(first, min(ROWS_AT_ONCE, rows - first), randomness)
+
+    return draw
+
+
+Make = Callable[[int, int, np.random.Generator], pa.RecordBatch]
+"""Makes so many rows, of which the first has this number."""
+
+
+def _plain_rows(model: TableModel, conditions: Mapping[str, Region], balance: Balance | None) -> Make:
+    """Rows of a model without rules."""
     posterior = posterior_of(model, conditions, balance)
     plain = not conditions and balance is None
-    made = 0
-    while made < rows:
-        size = min(ROWS_AT_ONCE, rows - made)
+
+    def make(first: int, size: int, rng: np.random.Generator) -> pa.RecordBatch:
         bins, classes = (_refined if plain else _exact)(model, posterior, size, rng)
         order = rng.permutation(size)
-        yield _records(model, posterior.pieces, bins[order], classes[order], {}, made, rng)
-        made += size
+        return _records(model, posterior.pieces, bins[order], classes[order], {}, first, rng)
+
+    return make
 
 
 def _ruled_rows(
-    model: TableModel,
-    rows: int,
-    conditions: Mapping[str, Region],
-    balance: Balance | None,
-    rng: np.random.Generator,
-) -> Iterator[pa.RecordBatch]:
+    model: TableModel, rows: int, conditions: Mapping[str, Region], balance: Balance | None, rng: np.random.Generator
+) -> Make:
     """Rows of a model with rules: each part of a balance is drawn by itself."""
     parts = [(1.0, conditions)] if balance is None else balanced_parts(model, conditions, balance)
     try:
@@ -77,9 +125,8 @@ def _ruled_rows(
         ) from None
     # Without conditions there is one posterior, and its rows are swept.
     swept = [] if conditions or balance else swept_columns(model, drawn[0][1], min(rows, ROWS_AT_ONCE), rng)
-    made = 0
-    while made < rows:
-        size = min(ROWS_AT_ONCE, rows - made)
+
+    def make(first: int, size: int, rng: np.random.Generator) -> pa.RecordBatch:
         sizes = split_by_share(size, np.array([share for share, _ in drawn]), rng)
         batches = [
             _ruled(model, posterior, int(n), swept, rng) for n, (_, posterior) in zip(sizes, drawn, strict=True) if n
@@ -87,9 +134,10 @@ def _ruled_rows(
         batch = pa.Table.from_batches(batches).combine_chunks().take(pa.array(rng.permutation(size)))
         for i, column in enumerate(model.schema.columns):
             if column.kind == "id":
-                batch = batch.set_column(i, batch.schema.field(i), fresh_ids(column.name, made, size))
-        yield batch.to_batches()[0]
-        made += size
+                batch = batch.set_column(i, batch.schema.field(i), fresh_ids(column.name, first, size))
+        return batch.to_batches()[0]
+
+    return make
 
 
 def balanced_parts(

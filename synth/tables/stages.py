@@ -34,7 +34,7 @@ from synth.privacy.holdout import held_out_persons, held_out_rows
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import CRITIC, RunFolder
 from synth.tables.codec import codecs_of
-from synth.tables.count import read_codes
+from synth.tables.count import WorkingFile, read_codes
 from synth.tables.decode import arrow_schema, decoder_of
 from synth.tables.encode import PERSON, Aside
 from synth.tables.encode import encode as encode_rows
@@ -44,9 +44,10 @@ from synth.tables.measurements import Measurements, load_measurements, save_meas
 from synth.tables.model import TableModel
 from synth.tables.refine import FAKES, RefineSettings, bin_rows
 from synth.tables.refine import refine as refine_generators
-from synth.tables.rows import sample_rows
+from synth.tables.rows import sample_rows_by
 from synth.tables.rules import rules_of
 from synth.tables.train import LATENT_SIZE, FitSettings, fit, settings_of
+from synth.tables.workers import HERE, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -104,14 +105,14 @@ def _encode_file(run: Run, file: Path, destination: Path) -> None:
         raise InvalidSource(f"evaluation.holdout: {error}") from None
 
 
-def measure(folder: RunFolder, charge: Callable[[Event], None]) -> None:
-    """All noised releases, each charged before its first draw, then saved whole."""
+def measure(folder: RunFolder, charge: Callable[[Event], None], workers: Workers = HERE) -> None:
+    """All noised releases, each charged before its first draw, then saved whole. Workers count; noise is drawn here."""
     run = folder.run()
     layout, plan = plan_run(run)
     events = {event.name: event for event in plan.events}  # of the very plan that is drawn from
     count = run.table.row_count
     measured = Measurer(
-        read=functools.partial(read_codes, folder.codes),
+        read=lambda keys: WorkingFile(folder.codes, tuple(keys), workers),
         codecs=codecs_of(run.table),
         layout=layout,
         plan=plan,
@@ -243,11 +244,12 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     logger.info("refine: the generator is refined by %d steps of its critic", event.steps)
 
 
-def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str]) -> DataFacts:
+def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], workers: Workers = HERE) -> DataFacts:
     """Draw the synthetic rows from the model and write them as Parquet; as many as the model says without `rows`."""
     model = TableModel.load(folder.model)
     rows = model.rows if rows is None else rows
-    parts = write_parts(sample_rows(model, rows), arrow_schema(model.schema, model.codecs), folder.data, metadata)
+    batches = sample_rows_by(workers, folder.model, rows)
+    parts = write_parts(batches, arrow_schema(model.schema, model.codecs), folder.data, metadata)
     run = folder.run()
     return DataFacts(
         rows=rows,

@@ -36,7 +36,7 @@ KILLED = {
 }
 STOPPED = {
     "SIGTERM": ("synth.tables.stages:fit", True, signal.SIGTERM),
-    "SIGINT": ("synth.tables.stages:sample_rows", True, signal.SIGINT),
+    "SIGINT": ("synth.tables.stages:sample_rows_by", True, signal.SIGINT),
 }
 RACERS = ("first", "second")
 

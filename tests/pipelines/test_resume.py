@@ -365,7 +365,7 @@ def test_values_of_the_environment_are_part_of_a_run(
     clinic.run["synthesizer"]["steps"] = "${STEPS}"
     clinic.write()
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr("synth.tables.stages.sample_rows", lambda *_: 1 / 0)
+        patch.setattr("synth.tables.stages.sample_rows_by", lambda *_: 1 / 0)
         quick_run(clinic.run_yaml)
     ledger = Ledger.open(clinic.ledger_url)
     monkeypatch.setenv("STEPS", "21")
@@ -425,7 +425,7 @@ def test_a_stage_that_fails_can_be_tried_again(
     dead = table.at("measured")
     body = {
         "train": "synth.tables.stages.fit",
-        "sample": "synth.tables.stages.sample_rows",
+        "sample": "synth.tables.stages.sample_rows_by",
         "evaluate": "synth.tables.stages.public_scores",
         "settle": "synth.stages.composed_mu",
         "seal": "synth.release.seal",

@@ -72,6 +72,14 @@ class TestGoodRuns:
         assert recipe.share_of_critic == share
         assert (recipe.critic.steps, recipe.critic.sample_rate, recipe.critic.max_grad_norm) == (7, 0.02, 1.0)
 
+    @pytest.mark.parametrize(
+        "address", ["tls://a.internal:8786", "tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1"]
+    )
+    def test_schedulers_that_keep_counts_to_themselves(self, address: str) -> None:
+        assert not parse_run(raw(), file=FILE).scale.asked
+        assert parse_run(raw(scale={"scheduler": address}), file=FILE).scale.asked
+        assert parse_run(raw(scale={"workers": 3}), file=FILE).scale.workers == 3
+
     def test_the_environment_fills_values(self) -> None:
         config = parse_run(
             raw(source={"path": "${FOLDER}/a.csv"}, privacy={"epsilon": "${EPS}", "delta": 1e-6}),
@@ -136,6 +144,13 @@ MISTAKES = [
     (raw(output={"rows": "all"}), "output.rows: should be 'auto'"),
     (raw(name="a/b"), "name: String should match pattern"),
     (raw(name=".."), "name: should not start with a dot"),
+    (raw(scale={"workers": 0}), "scale.workers: should be greater than or equal to 1"),
+    (raw(scale={"workers": 2, "scheduler": "tls://a:1"}), "scale: give either `workers` or the address of"),
+    (raw(scale={"worker": 2}), "scale.worker: unknown key (did you mean workers?)"),
+    *(
+        (raw(scale={"scheduler": address}), "scale.scheduler: should be tls://host:port, or tcp:// with a loopback")
+        for address in ("tcp://10.0.0.7:8786", "tcp://scheduler:8786", "10.0.0.7:8786", "tls://a", "http://127.0.0.1:1")
+    ),
     (raw(ledger={"url": 3}), "ledger.url: should be a valid string"),
     (raw(ledger={"url": "${NOT_SET}"}), "${NOT_SET}: the environment variable is not set"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from synth.ingest import read_batches
 from synth.schema import Schema
 from synth.tables.blocks import NONE, Block
 from synth.tables.codec import codecs_of
-from synth.tables.count import count_binned, count_histograms, count_pairs, read_codes
+from synth.tables.count import WorkingFile, count_binned, count_histograms, count_pairs, read_codes
 from synth.tables.encode import PERSON, encode
+from synth.tables.workers import ThisProcess
 
 SchemaOf = Callable[..., Schema]
 
@@ -164,6 +166,34 @@ class TestCountsEqualALoop:
         assert all(np.array_equal(found[name], one[name]) for name in COLUMNS)
         assert all(np.array_equal(pairs[pair], two[pair]) for pair in two)
         assert {array.dtype for array in (*found.values(), *pairs.values())} == {np.dtype(np.int64)}
+
+
+class TestPartsAddUp:
+    @given(batches=st.lists(ROWS, max_size=6), parts=st.integers(1, 9))
+    def test_any_parts_are_the_whole(
+        self, batches: list[list[tuple[int, ...]]], parts: int, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        path, keys = tmp_path_factory.getbasetemp() / "parts.arrow", ("cells:a", "cells:b", "cells:c", "singles:a")
+        every = [batches_of(rows, len(rows))[0] for rows in batches]
+        schema = pa.schema([(key, pa.int32()) for key in keys])
+        with path.open("wb") as stream, pa.ipc.new_file(stream, schema) as file:
+            for batch in every:
+                file.write_batch(pa.record_batch([pa.array(batch[key]) for key in keys], schema=schema))
+        split = WorkingFile(path, keys, ThisProcess(parts))
+        assert len(split.parts) == parts
+        assert [len(b["cells:a"]) for part in split.parts for b in part] == [len(b["cells:a"]) for b in every]
+        bins = {name: np.arange(size) for name, size in SIZES.items()}
+        how: dict[str, Any] = {"class_key": "cells:c", "class_of_cell": np.array([0, 1, 0, 2, 2])}
+        blocks = [Block("a", "cells", 4), Block("a", "singles", 7)]
+        passes: list[Any] = [
+            partial(count_histograms, blocks=blocks, **how),
+            partial(count_binned, bin_of_cell=bins, **how),
+            partial(count_pairs, pairs=[("a", "b"), ("b", "c")], bin_of_cell=bins, **how),
+        ]
+        for count in passes:
+            whole, added = count(every), count(split)
+            assert list(whole) == list(added)
+            assert all(np.array_equal(whole[key], added[key]) for key in whole)
 
 
 class TestOneHot:
