@@ -40,8 +40,13 @@ AHEAD = 2
 CONNECT_SECONDS = 20
 PATIENCE_SECONDS = 120
 """How long a cluster may be without any worker."""
-NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
-"""Dask's servers of status pages cannot be left out; these show nothing."""
+QUIET: dict[str, Any] = {
+    "distributed.scheduler.http.routes": [],  # servers of status pages cannot be left out; these show nothing
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",  # at 20 ms, watching itself takes Dask as long as small passes take
+}
+"""What Dask does besides the work, in clusters that a run starts."""
 
 
 def refuse_without_dask(run: Run) -> None:
@@ -72,7 +77,7 @@ def dask_workers(scale: Scale, own: Path) -> Iterator[DaskWorkers]:
     from prefect_dask.task_runners import DaskTaskRunner
 
     _hush()
-    with dask.config.set(NO_PAGES), DaskTaskRunner(**_options(scale, own)) as runner:
+    with dask.config.set(QUIET), DaskTaskRunner(**_options(scale, own)) as runner:
         yield DaskWorkers(runner, scale, own)
 
 
@@ -113,7 +118,7 @@ class DaskWorkers:
             client = self._runner.client
         except Exception:
             raise UserError(
-                f"scale.scheduler: no Dask scheduler answers at {self._scale.scheduler}; is it running, and for tls:// "
+                f"scale.scheduler: no Dask scheduler answers within {CONNECT_SECONDS} s; is it running, and for tls:// "
                 "are its certificates configured here (DASK_DISTRIBUTED__COMM__TLS__...)?"
             ) from None
         self._examine(client)

@@ -238,7 +238,7 @@ def keeps_to_itself(address: str) -> bool:
         host, port = url.hostname, url.port
     except ValueError:
         return False
-    if not host or port is None:
+    if not host or port is None or "@" in address:
         return False
     if url.scheme == "tls":
         return True

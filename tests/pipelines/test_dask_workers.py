@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa
@@ -147,6 +151,23 @@ def test_what_a_worker_fails_with_is_withheld(two: DaskWorkers, capfd: pytest.Ca
     assert capfd.readouterr() == ("", "")
 
 
+def test_nobody_else_can_speak_to_the_workers(two: DaskWorkers) -> None:
+    scheduler: Any = two._client.cluster.scheduler
+    assert scheduler.address.startswith("tls://127.0.0.1:")
+    assert all(address.startswith("tls://127.0.0.1:") for address in scheduler.workers)
+    for address in (scheduler.address, *scheduler.workers):
+        place, anyone = ("127.0.0.1", int(address.rpartition(":")[2])), ssl._create_unverified_context()
+        with (
+            socket.create_connection(place) as bare,
+            anyone.wrap_socket(bare) as connection,
+            pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),
+        ):
+            connection.recv(1)
+    for page in ("", "info/main/workers.html", "json/identity.json", "metrics", "health"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://127.0.0.1:{scheduler.http_server.port}/{page}")
+
+
 @contextmanager
 def cluster(workers: int = 1, **options: Any) -> Iterator[str]:
     """The address of a cluster whose one worker is a thread of this process."""
@@ -190,7 +211,7 @@ def test_a_cluster_that_may_write_counts_to_a_disk(clinic: Any, quick_run: Any) 
 
 def test_a_scheduler_that_is_not_there(clinic: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
-    assert "no Dask scheduler answers at tcp://127.0.0.1:9;" in refused(clinic, quick_run, "tcp://127.0.0.1:9")
+    assert "no Dask scheduler answers within 0.2 s;" in refused(clinic, quick_run, "tcp://127.0.0.1:9")
 
 
 def test_a_cluster_without_workers(clinic: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,14 @@ MISTAKES = [
     (raw(scale={"worker": 2}), "scale.worker: unknown key (did you mean workers?)"),
     *(
         (raw(scale={"scheduler": address}), "scale.scheduler: should be tls://host:port, or tcp:// with a loopback")
-        for address in ("tcp://10.0.0.7:8786", "tcp://scheduler:8786", "10.0.0.7:8786", "tls://a", "http://127.0.0.1:1")
+        for address in (
+            "tcp://10.0.0.7:8786",
+            "tcp://scheduler:8786",
+            "10.0.0.7:8786",
+            "tls://a",
+            "http://127.0.0.1:1",
+            "tls://u:p@a:1",
+        )
     ),
     (raw(ledger={"url": 3}), "ledger.url: should be a valid string"),
     (raw(ledger={"url": "${NOT_SET}"}), "${NOT_SET}: the environment variable is not set"),
