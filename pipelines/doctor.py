@@ -182,6 +182,8 @@ def _ledger(url: str) -> Finding:
     book = Ledger.open(url, create=False)
     entries = book.verify_chain()
     advice = [*exposures(None, book)]
+    if book.overpowered():
+        advice.append("its user has more rights on the entries than a run needs: name synth_runner of docs/grants.sql")
     if without := [account.population for account in book.populations() if account.cap is None]:
         advice.append(f"no cap for {', '.join(without)}: set one with `synth budget cap`")
     found = [f"{book.place}: intact, {entries} entries" if entries else f"{book.place}: no entries yet"]

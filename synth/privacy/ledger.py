@@ -87,6 +87,10 @@ class Ledger:
         """How the connection to it is protected, in words; nothing for a file."""
         return self._store.protection()
 
+    def overpowered(self) -> bool:
+        """Whether its user has rights on the entries that neither running nor reading needs."""
+        return self._store.overpowered()
+
     def refuse_if_over_cap(self, population: str, events: Sequence[Event]) -> None:
         """Raise BudgetExceeded when reserving `events` now would pass the cap. Writes nothing."""
         self._books().refuse_if_over_cap(_named("population", population), events)

@@ -90,6 +90,12 @@ class PostgresDatabase:
             assert isinstance(driver, psycopg.Connection)
             return tls.protection(driver)
 
+    def overpowered(self) -> bool:
+        """Whether its role may do more to the entries than read and append; False before there are any."""
+        with self.transaction(write=False) as connection:
+            asked = f"SELECT has_table_privilege('{SCHEMA}.entries', 'UPDATE, DELETE, TRUNCATE, TRIGGER')"
+            return self.version(connection) is not None and bool(connection.exec_driver_sql(asked).scalar_one())
+
     def exists(self) -> bool:
         """True: only connecting can tell."""
         return True

@@ -55,6 +55,10 @@ class SqliteFile:
         """Nothing: no connection is made."""
         return ""
 
+    def overpowered(self) -> bool:
+        """False: a file has no users."""
+        return False
+
     def exists(self) -> bool:
         """Whether the file is there. Raises UserError for a folder."""
         if self.path.is_dir():

@@ -48,6 +48,10 @@ class LedgerStore:
         """How the connection to it is protected, in words; nothing for a file."""
         return self._database.explained(self._database.protection)
 
+    def overpowered(self) -> bool:
+        """Whether its user has rights on the entries that neither running nor reading needs."""
+        return self._database.explained(self._database.overpowered)
+
     def read(self) -> tuple[Entry, ...]:
         """All entries in order, unverified; none when the database is missing or still empty."""
         return self._database.explained(self._read)

@@ -47,6 +47,9 @@ class Database(Protocol):
     def protection(self) -> str:
         """How the connection to it is protected, in words; nothing for a file."""
 
+    def overpowered(self) -> bool:
+        """Whether its user has rights on the entries that neither running nor reading needs."""
+
     def exists(self) -> bool:
         """Whether there is something to connect to."""
 

@@ -104,6 +104,7 @@ def test_each_role_does_its_own_and_no_more(
 
     # The runner runs, where the tables are: it can make nothing.
     assert Ledger.open(runner).protection().startswith("encrypted")
+    assert [Ledger.open(each).overpowered() for each in (runner, reader, url("synth_owner"))] == [False, False, True]
     outcome = synth("run", granted.run_yaml)
     assert outcome.code == 0, outcome.err
     assert "warning" not in outcome.err
@@ -153,6 +154,7 @@ def test_tables_that_are_not_there_are_made_by_their_owner_alone(
     try:
         outcome = synth("budget", "cap", "clinic-patients", 1, "--ledger", url("synth_runner"))
         assert (outcome.code, len(outcome.err.splitlines())) == (2, 1) and "lacks a right" in outcome.err
+        assert not Ledger.open(postgres, create=False).overpowered()  # there is nothing to change
     finally:
         execute(postgres, "DROP ROLE synth_runner")
 
