@@ -20,6 +20,7 @@ from synth.run_folder import RunFolder, create_run_folder, delete_leftovers
 from synth.tables.codec import codecs_of
 from synth.tables.layout import Layout, layout_of, plan_of
 from synth.tables.plan import refuse_too_large
+from synth.working_file import working_key
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def check(run_file: Path, ledger: Ledger) -> Run:
     the header of the source. Raises InvalidConfig, NotBuiltYet, UnconfirmedDomain, BudgetExceeded or InvalidSource.
     """
     run = load_run(run_file)
+    working_key()  # half a key is refused before anything is reserved
     run.declared.refuse_unconfirmed()
     refuse_large_delta(run)
     if run.images is None:

@@ -19,7 +19,6 @@ from safetensors.numpy import save
 
 from synth.config import Source
 from synth.errors import InvalidSource
-from synth.files import PRIVATE_FILE, write_whole
 from synth.image_schema import ImageSchema
 from synth.images.labelled import Labelled
 from synth.images.noticed import Noticed, Places
@@ -29,6 +28,7 @@ from synth.images.source import open_images
 from synth.images.transform import Transform
 from synth.images.unreadable import Why
 from synth.privacy.contributions import bound_contributions
+from synth.working_file import reading, write_content, writing
 
 BATCH_ROWS = 256
 BATCH_VALUES = 1 << 22
@@ -76,7 +76,7 @@ def encode(
     sample: Path,
     stays: npt.NDArray[np.bool_] | None = None,
 ) -> Outside:
-    """Write the coefficients and classes of all rows to `destination` (Arrow IPC), and some pictures to `sample`.
+    """Write the coefficients and classes of all rows to the working file `destination`, and some pictures to `sample`.
 
     A picture that cannot be read becomes the blank one, a label that is not declared a random class. Raises
     InvalidSource when there are no rows, or no picture can be read at all.
@@ -96,12 +96,7 @@ def encode(
     noticed = Noticed()
     batch: list[UInt16Array] = []
     classes: list[int] = []
-    descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with (
-        os.fdopen(descriptor, "wb") as stream,
-        pa.ipc.new_file(stream, fields) as writer,
-        PictureReader(schema.image) as reader,
-    ):
+    with writing(destination, fields) as writer, PictureReader(schema.image) as reader:
 
         def flush() -> None:
             if batch:
@@ -135,7 +130,7 @@ def encode(
             "source: none of its pictures could be read; they should be PNG, JPEG, TIFF, DICOM or NIfTI files, and of "
             "a folder, named by the labels from that folder on" + _shared(noticed)
         )
-    write_whole(sample, save({"pixels": np.stack(kept.pixels), "labels": np.array(kept.labels, dtype=np.int64)}))
+    write_content(sample, save({"pixels": np.stack(kept.pixels), "labels": np.array(kept.labels, dtype=np.int64)}))
     return Outside(pictures=pictures, labels=labels, noticed=dict(noticed.counts), places=dict(noticed.places))
 
 
@@ -152,8 +147,7 @@ def batch_rows(schema: ImageSchema) -> int:
 
 def read_coefficients(path: Path) -> Iterator[tuple[IntArray, IntArray]]:
     """Classes [n] and coefficients [n, features] of the working file, a batch at a time, memory-mapped."""
-    with pa.memory_map(str(path)) as stream:
-        reader = pa.ipc.open_file(stream)
+    with reading(path) as reader:
         for i in range(reader.num_record_batches):
             batch = reader.get_batch(i)
             values = batch.column("coefficients").flatten().to_numpy().reshape(batch.num_rows, -1)

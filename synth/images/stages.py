@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from synth.config import Run
 from synth.evaluate.image_public import image_scores, moments_of
@@ -41,11 +41,12 @@ from synth.privacy.events import Event
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import RunFolder
 from synth.tables.workers import HERE, Workers
+from synth.working_file import read_content
 
 logger = logging.getLogger(__name__)
 
 OUTSIDE = "outside.json"
-SAMPLE = "pictures.safetensors"
+SAMPLE = "pictures.arrow"
 CONTACT_SHEETS = "pictures"
 PICTURES_AT_ONCE = 1_000
 
@@ -151,7 +152,7 @@ def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
 
 
 def _report_to_the_steward(folder: RunFolder, schema: ImageSchema) -> None:
-    kept = load_file(folder.private / SAMPLE)
+    kept = load(read_content(folder.private / SAMPLE))
     train, test = halved((kept["pixels"], kept["labels"]))
     synthetic = _first_pictures(folder, schema, min(MOST_PICTURES, len(kept["labels"])))
     outside = Outside(**json.loads((folder.private / OUTSIDE).read_text()))

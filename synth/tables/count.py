@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from synth.tables.blocks import Block
 from synth.tables.workers import HERE, Workers
+from synth.working_file import reading
 
 IntArray = npt.NDArray[np.int64]
 Codes = Mapping[str, npt.NDArray[np.int32]]
@@ -27,8 +27,7 @@ def read_codes(
     path: Path, keys: Sequence[str], part: int = 0, parts: int = 1
 ) -> Iterator[dict[str, npt.NDArray[np.int32]]]:
     """The codes of the named blocks, a batch of rows at a time, memory-mapped: of all rows, or of one part of them."""
-    with pa.memory_map(str(path)) as stream:
-        reader = pa.ipc.open_file(stream)
+    with reading(path, keys) as reader:
         batches = reader.num_record_batches
         for i in range(part * batches // parts, (part + 1) * batches // parts):
             batch = reader.get_batch(i)

@@ -7,8 +7,8 @@ stage reads codes, never values.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synth.errors import InvalidSource
-from synth.files import PRIVATE_FILE
 from synth.privacy.holdout import HeldOut
 from synth.tables.codec import Codec
+from synth.working_file import writing
 
 PERSON = "person"
 """The working file's column of person numbers, where there is one. No block is called so: their keys hold a colon."""
@@ -42,7 +42,7 @@ def encode(
     persons: npt.NDArray[np.int64] | None = None,
     aside: Aside | None = None,
 ) -> dict[str, int]:
-    """Write the codes of all rows to `destination` (Arrow IPC) and return, per column, how many values lay outside.
+    """Write the codes of all rows to a working file and return, per column, how many values lay outside.
 
     Values that the schema maps to a random level take operating-system entropy. The counts are private: they
     belong in the internal report. Raises InvalidSource when there are no rows.
@@ -64,8 +64,8 @@ def encode(
     schema = pa.schema(fields)
     rows = seen = 0
     with ExitStack() as files:
-        training = files.enter_context(_working_file(destination, schema))
-        scored = None if aside is None else files.enter_context(_working_file(aside.destination, schema))
+        training = files.enter_context(writing(destination, schema))
+        scored = None if aside is None else files.enter_context(writing(aside.destination, schema))
         for whole in batches:
             batch = whole
             if stays is not None:
@@ -94,11 +94,3 @@ def encode(
     if rows == 0:
         raise InvalidSource("source: has no rows" + ("" if stays is None else " that belong to a person"))
     return outside
-
-
-@contextmanager
-def _working_file(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchWriter]:
-    """A working file to write, readable by its owner only."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
-        yield writer

@@ -528,9 +528,9 @@ def test_pictures_too(tmp_path: Path, quick_flow: Any, synth: Any, drawn: list[i
             with pytest.raises(UserError, match="lost what it drew"):
                 dead.resumed()
             continue
-        assert (dead.run.private / "pictures.safetensors").exists() == (moment != "settled")
+        assert (dead.run.private / "pictures.arrow").exists() == (moment != "settled")
         resume(dead.run_yaml, dead.ledger)
-        assert not (dead.run.private / "pictures.safetensors").exists()
+        assert not (dead.run.private / "pictures.arrow").exists()
         bundle = dead.resumed()
         assert_whole(dead, bundle, synth)
         assert len(list((bundle / "pictures").iterdir())) == 2

@@ -29,7 +29,7 @@ from synth.run_folder import (
 )
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-ROWS = ("encoded.arrow", "bins.npy", "outside.json", "pictures.safetensors", "a file of a new kind")
+ROWS = ("encoded.arrow", "bins.npy", "outside.json", "pictures.arrow", "a file of a new kind")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from synth.config import Source
 from synth.errors import InvalidSource
@@ -19,6 +19,7 @@ from synth.images.encode import encode_source
 from synth.images.source import open_images
 from synth.images.transform import Transform
 from synth.images.unreadable import Why
+from synth.working_file import read_content
 
 FileOf = Callable[..., bytes]
 
@@ -83,7 +84,7 @@ def test_no_person_has_more_pictures_than_declared(source: Source, tmp_path: Pat
     declared = schema(max_rows_per_person=most)
     paths = {"destination": tmp_path / "codes", "sample": tmp_path / "sample"}
     outside = encode_source(source, declared, Transform(declared.image, limit=4), **paths)
-    seen = Counter((load_file(tmp_path / "sample")["pixels"][:, 0, 0, 0]).tolist())
+    seen = Counter((load(read_content(tmp_path / "sample"))["pixels"][:, 0, 0, 0]).tolist())
     assert sum(seen.values()) == min(most, 4) + min(most, 3)
     assert sum(seen[value] for value in (10, 20, 30, 40)) == min(most, 4) and set(seen.values()) == {1}
     if most == 5:

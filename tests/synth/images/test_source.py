@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from synth.config import Source
 from synth.errors import InvalidSource
@@ -21,6 +21,7 @@ from synth.images.encode import encode, read_coefficients
 from synth.images.source import class_of, open_images
 from synth.images.transform import Transform
 from synth.images.unreadable import Why
+from synth.working_file import read_content
 
 SchemaOf = Callable[..., ImageSchema]
 FileOf = Callable[..., bytes]
@@ -83,7 +84,7 @@ def test_bad_rows_are_mapped_and_counted(tmp_path: Path, image_schema: SchemaOf,
     assert labels[[0, 1, 4]].tolist() == [0, 1, 2] and set(labels[[2, 3]]) <= {0, 1, 2}
     assert (coefficients[1:4] == 0).all(), "a blank picture holds the lowest value everywhere"
     assert coefficients[0, 0] == pytest.approx(8 * 180 / 235 * 4096, abs=1)
-    sample = load_file(tmp_path / "sample")
+    sample = load(read_content(tmp_path / "sample"))
     assert sample["pixels"].shape == (5, 8, 8, 1) and sample["labels"].tolist() == labels.tolist()
     for name in ("codes", "sample"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
