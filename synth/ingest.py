@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -351,13 +351,18 @@ def _csv_header(path: Path) -> tuple[list[str], bool, str]:
     """The names, whether there is a row, and what separates cells."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            names = next(csv.reader(stream), [])
-            separator = next((s for s in SEPARATORS if len(names) == 1 and s in names[0]), ",")
-            stream.seek(0)
+            separator = separator_of(stream)
             rows = csv.reader(stream, delimiter=separator)
             return next(rows, []), any(rows), separator
     except (UnicodeDecodeError, csv.Error):
         raise InvalidSource(f"source {path}: is neither Parquet nor UTF-8 CSV text; export it as one of them") from None
+
+
+def separator_of(stream: TextIO) -> str:
+    """What separates the cells of CSV text, by its header. The stream is at its start again afterwards."""
+    names = next(csv.reader(stream), [])
+    stream.seek(0)
+    return next((separator for separator in SEPARATORS if len(names) == 1 and separator in names[0]), ",")
 
 
 def _check_names(path: Path | str, names: Sequence[str], schema: Schema, *, hint: bool = True) -> None:

@@ -21,7 +21,7 @@ from synth.image_schema import FILE_COLUMN, IMAGE_COLUMN, ImageSchema, ImageTarg
 from synth.images.frames import Frames
 from synth.images.labelled import ImageSource, Labelled
 from synth.images.unreadable import MOST_BYTES
-from synth.ingest import check_names
+from synth.ingest import check_names, separator_of
 
 PICTURES_AT_ONCE = 64
 _PARQUET_MAGIC = b"PAR1"
@@ -131,7 +131,7 @@ class _Folder:
     def _header(self) -> tuple[list[str], bool]:
         try:
             with self._labels.open(encoding="utf-8-sig", newline="") as stream:
-                rows = csv.reader(stream)
+                rows = csv.reader(stream, delimiter=separator_of(stream))
                 return next(rows, []), any(rows)
         except FileNotFoundError:
             raise InvalidSource(f"source.labels {self._labels}: no such file") from None
@@ -141,7 +141,7 @@ class _Folder:
     def _cells(self, columns: list[str]) -> Iterator[tuple[str, ...]]:
         try:
             with self._labels.open(encoding="utf-8-sig", newline="") as stream:
-                rows = csv.reader(stream, strict=True)
+                rows = csv.reader(stream, delimiter=separator_of(stream), strict=True)
                 header = next(rows)
                 places = [header.index(name) for name in columns]
                 for row in rows:

@@ -60,6 +60,16 @@ def test_both_sources_give_the_same_rows(tmp_path: Path, image_schema: SchemaOf,
     assert [row.content for row in rows[0]] == files
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_labels_as_spreadsheets_write_them(
+    tmp_path: Path, image_schema: SchemaOf, file_of: FileOf, separator: str
+) -> None:
+    picture = file_of(np.zeros((8, 8), dtype=np.uint8))
+    labels = "\ufefffile,label\r\n0.png,1\r\n0.png,2\r\n\r\n".replace(",", separator)
+    rows = open_images(folder(tmp_path / "scans", {"0.png": picture}, labels), image_schema()).rows()
+    assert [(row.content, row.label) for row in rows] == [(picture, 1), (picture, 2)]
+
+
 def test_what_is_missing_or_elsewhere_is_a_row_without_a_picture(
     tmp_path: Path, image_schema: SchemaOf, file_of: FileOf
 ) -> None:
