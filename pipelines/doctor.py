@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 
 from datasheets import load_answers
 from pipelines.budget_ledger import ledger_of
+from pipelines.dask_workers import refuse_without_dask
 from pipelines.options import AsJson, LedgerOfRun
 from pipelines.quiet import quiet_prefect
 from pipelines.secret_blocks import fill_from_blocks
@@ -172,6 +173,7 @@ def _torch() -> Finding:
 
 def _run(run_yaml: Path, ledger: str | None) -> Finding:
     run = load_run(run_yaml)
+    refuse_without_dask(run)
     load_answers(run.config.answers)
     check(run_yaml, Ledger.open(ledger_of(ledger, run.config.ledger.url), create=False))
     found = "its files are valid, the source fits the schema, and the cap has room for it"

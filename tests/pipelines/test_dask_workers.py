@@ -243,3 +243,4 @@ def test_without_dask(clinic: Any, synth: Any, monkeypatch: pytest.MonkeyPatch) 
     outcome = synth("run", clinic.run_yaml)
     assert outcome.code == 2 and outcome.err.count("\n") == 1
     assert "Dask" in outcome.err and '".[dask]"' in outcome.err
+    assert '".[dask]"' in synth("doctor", clinic.run_yaml).out
