@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
@@ -110,6 +112,14 @@ def read_content(path: Path) -> bytes:
     """The bytes that `write_content` was given."""
     with reading(path) as file:
         return bytes(file.get_batch(0).column(0)[0].as_py())
+
+
+def private_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """An array to fill with rows: memory-mapped from a file, or in memory alone where working files are sealed."""
+    if working_key() is not None:
+        return np.empty(shape, dtype=np.int32)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE))
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.int32, shape=shape)
 
 
 class _Sealed:

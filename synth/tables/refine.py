@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +25,6 @@ import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from torch import Tensor, nn
 
-from synth.files import PRIVATE_FILE
 from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic
 from synth.tables.count import Codes
 from synth.tables.critic import Critic
@@ -34,6 +32,7 @@ from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
 from synth.tables.targets import Encoding, encoding_of
 from synth.tables.train import moments_of, quiet_lightning
+from synth.working_file import private_array
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def bin_rows(
     person: str | None,
     destination: Path,
 ) -> BinnedRows:
-    """Map the working file's cells to bins, into one memory-mapped array in the run's private folder.
+    """Map the working file's cells to bins, into one array, memory-mapped in the run's private folder or sealed.
 
     Args:
         batches: opens the working file and yields the named columns, batch by batch.
@@ -105,8 +104,7 @@ def bin_rows(
     names = list(measured.bin_of_cell)
     keys = list(dict.fromkeys([f"cells:{name}" for name in (*names, *([target] if target else []))]))
     rows = sum(len(batch[keys[0]]) for batch in batches(keys[:1]))
-    os.close(os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE))
-    table = np.lib.format.open_memmap(destination, mode="w+", dtype=np.int32, shape=(rows, len(names) + 1))
+    table = private_array(destination, (rows, len(names) + 1))
     persons = None if person is None else np.empty(rows, dtype=np.int64)
     start = 0
     for batch in batches([*keys, *([person] if person else [])]):
@@ -117,7 +115,6 @@ def bin_rows(
         if persons is not None:
             persons[part] = batch[str(person)]
         start = part.stop
-    table.flush()
     return BinnedRows(table, persons)
 
 
