@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.quiet import quiet_libraries
 from synth.config import Run, Scale, keeps_to_itself
 from synth.errors import SynthError, UserError
-from synth.files import PRIVATE_FOLDER, write_whole
+from synth.files import PRIVATE_FOLDER
 from synth.privacy.boundary import guarded
 from synth.run_folder import RunFolder, software
 from synth.tables.workers import HERE, Workers
+from synth.working_file import read_content, write_content
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -165,7 +166,7 @@ class DaskWorkers:
             if not keeps_to_itself(address):
                 raise UserError(f"scale.scheduler: {address} of this cluster is open to the network; use tls://")
         token, seen = self._own / "token", secrets.token_hex(16)
-        write_whole(token, seen)
+        write_content(token, seen.encode())  # as rows are: sealed, if those will be
         for address, told in client.run(_tell, token, on_error="return").items():
             if problem := _unfit(told, seen):
                 raise UserError(f"scale.scheduler: worker {address} {problem}")
@@ -182,6 +183,8 @@ def _unfit(told: Any, seen: str) -> str | None:
             "cannot read this run's private folder; output.directory has to be on storage that all workers share, at "
             "one path, for the same user"
         )
+    if isinstance(told, UserError):
+        return f"says: {told}"
     if not isinstance(told, tuple):
         return f"fails with {type(told).__name__}; is the same version of dp-synth installed there?"
     if told[1] != software():
@@ -193,7 +196,7 @@ def _unfit(told: Any, seen: str) -> str | None:
 
 def _tell(token: Path, dask_worker: Any) -> tuple[str, str, bool]:
     """On a worker: what it reads, what it runs, and whether its results may go to a disk."""
-    return token.read_text(), software(), not isinstance(dask_worker.data, dict)
+    return read_content(token).decode(), software(), not isinstance(dask_worker.data, dict)
 
 
 def _work(work: Callable[[P], R], part: P) -> R:

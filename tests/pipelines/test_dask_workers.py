@@ -23,7 +23,7 @@ from pipelines import dask_workers as module
 from pipelines.dask_workers import DaskWorkers, dask_workers
 from pipelines.flow import Stopped
 from synth.config import Scale
-from synth.errors import SynthError
+from synth.errors import SynthError, UserError
 from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import software
@@ -38,6 +38,7 @@ from synth.tables.measurements import save_measurements
 from synth.tables.model import TableModel
 from synth.tables.rows import ROWS_AT_ONCE, sample_rows, sample_rows_by
 from synth.tables.workers import HERE, Workers
+from synth.working_file import VARIABLE, reading, writing
 
 SIZES = {"a": 40, "b": 7, "c": 3}
 BATCHES = 21  # not a multiple of the parts
@@ -91,6 +92,23 @@ class Repeated(NoiseSource):
 
     def _uniform(self, count: int) -> Any:
         return 1.0 - self.rng.random(count)
+
+
+def test_two_workers_count_a_sealed_file(
+    two: DaskWorkers, codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, told = "0badc0de" * 8, counts(codes, two)
+    monkeypatch.setenv(VARIABLE, key)
+    with reading(codes) as plain, writing(tmp_path / "sealed", plain.get_batch(0).schema) as sealed:
+        for i in range(BATCHES):
+            sealed.write_batch(plain.get_batch(i))
+    with pytest.raises(UserError, match="sealed with another"):  # the workers were at work before there was a key
+        counts(tmp_path / "sealed", two)
+    two._client.run(exec, f"import os; os.environ[{VARIABLE!r}] = {key!r}")
+    try:
+        assert counts(tmp_path / "sealed", two) == told
+    finally:
+        two._client.run(exec, f"import os; del os.environ[{VARIABLE!r}]")
 
 
 def test_noise_is_drawn_once_whoever_counts(two: DaskWorkers, clinic: Any, tmp_path: Path) -> None:
@@ -229,6 +247,7 @@ def test_a_cluster_without_workers(clinic: Any, quick_run: Any, monkeypatch: pyt
         (("seen", "dp-synth 0.0.1", False), "has dp-synth 0.0.1"),
         (("seen", software(), True), "--memory-limit 0"),
         (ModuleNotFoundError("pipelines"), "ModuleNotFoundError"),
+        (UserError("a working file is sealed with another key"), "says: a working file is sealed"),
     ],
 )
 def test_workers_that_will_not_do(told: Any, words: str | None) -> None:
