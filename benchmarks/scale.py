@@ -1,11 +1,14 @@
-"""What a run costs as its table grows: CPU seconds and peak memory of every stage, each size in a process of its own.
+"""What a run costs as its table grows: seconds and peak memory of every stage, each size in a process of its own.
 
-    python benchmarks/scale.py [--rows 1000000 2000000 4000000 10000000] [--url postgresql://...] [--out benchmarks]
+    python benchmarks/scale.py [--rows 1000000 2000000 4000000 10000000] [--url postgresql://...] [--steps 400]
+                               [--drawn 100000] [--out benchmarks]
 
 The tables are rows of data/adult (15 columns) drawn with replacement, so they say nothing new of anybody; they lie in
-a temporary folder. With `--url` the same rows are also read from that PostgreSQL database, in a table made for it and
-dropped again. Seconds are those of the process on one core, so that other work on the machine does not count (the
-server's own are not in them). Peaks are of resident memory less file pages, taken a stage at a time; Linux only.
+a temporary folder. With `--url` they are read from that PostgreSQL database instead, in a table made for it and dropped
+again. What scale.csv holds of other sizes and sources stays. CPU seconds are those of the process on one core, so that
+other work on the machine does not count (the server's own are not in them); seconds by the clock stand beside them.
+Peaks are of resident memory less file pages, taken a stage at a time; Linux only. How long the fit takes depends on no
+row, and drawing on the synthetic rows alone: `--steps` and `--drawn` make them short.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +33,38 @@ TABLE = "synth_scale_benchmark"
 QUERY = "select * from synth_scale_benchmark"
 STAGES = ("encode", "measure", "train", "sample", "audit", "evaluate", "settle", "document", "seal")
 GROWING = {"encode", "measure", "sample", "evaluate"}
+OF_DRAWN = {"sample", "evaluate"}
+"""What grows with the synthetic rows."""
 PROJECTED = 100_000_000
-COLUMNS = ("source", "rows", "stage", "seconds", "peak_mb")
+COLUMNS = ("source", "rows", "steps", "drawn", "stage", "cpu_seconds", "seconds", "peak_mb")
 
 
 def main() -> None:
     """Measure every size and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 2_000_000, 4_000_000, 10_000_000])
-    parser.add_argument("--url", help="a PostgreSQL database to read from, too")
+    parser.add_argument("--url", help="a PostgreSQL database to read from")
+    parser.add_argument("--steps", type=int, help="of the fit, one generator; as a run has it without this")
+    parser.add_argument("--drawn", type=int, help="synthetic rows; as many as there are people without this")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one)))
         return
-    found: list[dict[str, Any]] = []
     for rows in args.rows:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             make_table(rows, work / "people.parquet")
-            found += in_a_process("Parquet", rows, {"path": "people.parquet"}, work)
             if args.url:
                 load(work / "people.parquet", args.url)
-                found += in_a_process("PostgreSQL", rows, {"url": args.url, "query": QUERY}, work)
-    write(found, args.out)
+            place = {"url": args.url, "query": QUERY} if args.url else {"path": "people.parquet"}
+            found = in_a_process(place, work, steps=args.steps, drawn=args.drawn)
+            if args.url:
+                load(None, args.url)
+        source = "PostgreSQL" if args.url else "Parquet"
+        settings = {"source": source, "rows": rows, "steps": args.steps, "drawn": args.drawn}
+        write([settings | line for line in found], args.out)
 
 
 def make_table(rows: int, path: Path) -> None:
@@ -70,8 +80,8 @@ def make_table(rows: int, path: Path) -> None:
             writer.write_table(people.take(pa.array(some)))
 
 
-def load(path: Path, url: str) -> None:
-    """The rows of a Parquet file as a table of a database."""
+def load(path: Path | None, url: str) -> None:
+    """The rows of a Parquet file as a table of a database; without a file, no such table."""
     import io
 
     import psycopg
@@ -79,6 +89,10 @@ def load(path: Path, url: str) -> None:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
+    if path is None:
+        with psycopg.connect(url) as connection:
+            connection.execute(f"drop table if exists {TABLE}")
+        return
     with psycopg.connect(url) as connection, pq.ParquetFile(path) as file:
         kinds = [
             f'"{field.name}" {"text" if pa.types.is_string(field.type) else "bigint"}' for field in file.schema_arrow
@@ -92,20 +106,22 @@ def load(path: Path, url: str) -> None:
                 copy.write(text.getvalue())
 
 
-def in_a_process(source: str, rows: int, place: dict[str, str], work: Path) -> list[dict[str, Any]]:
+def in_a_process(place: dict[str, str], work: Path, *, steps: int | None, drawn: int | None) -> list[dict[str, Any]]:
     """The lines of one size."""
-    print(source, rows, file=sys.stderr)
-    config = {
+    config: dict[str, Any] = {
         "source": place,
         "schema": str(ADULT / "schema.yaml"),
         "privacy": {"epsilon": 1.0, "delta": 1e-9},
-        "ledger": {"url": f"sqlite:///{source}.db"},
+        "ledger": {"url": "sqlite:///ledger.db"},
+        "synthesizer": {} if steps is None else {"steps": steps, "members": 1},
+        "output": {} if drawn is None else {"rows": drawn},
     }
     (work / "run.yaml").write_text(json.dumps(config))
     command = [sys.executable, __file__, "--one", str(work / "run.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
-    return [{"source": source, "rows": rows} | line for line in json.loads(done.stdout)]
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
 
 
 def measure(run_yaml: Path) -> list[dict[str, Any]]:
@@ -128,11 +144,14 @@ def measure(run_yaml: Path) -> list[dict[str, Any]]:
         stages.reserve(folder, ledger)
         for name in STAGES:
             work: Callable[..., Any] = getattr(documents if name == "document" else stages, name)
-            start = time.process_time()
+            start, by_clock = time.process_time(), time.monotonic()
             with Peak() as peak:
                 work(folder, ledger) if name in charged else work(folder)
-            seconds = time.process_time() - start
-            found.append({"stage": name, "seconds": round(seconds, 2), "peak_mb": round(peak.mb)})
+            spent = {"cpu_seconds": time.process_time() - start, "seconds": time.monotonic() - by_clock}
+            found.append(
+                {"stage": name} | {kind: round(t, 2) for kind, t in spent.items()} | {"peak_mb": round(peak.mb)}
+            )
+            print(found[-1], file=sys.stderr)
     return found
 
 
@@ -161,49 +180,82 @@ def anonymous_mb() -> float:
 
 
 def write(found: list[dict[str, Any]], folder: Path) -> None:
-    """scale.csv and scale.md."""
-    with (folder / "scale.csv").open("w", newline="") as stream:
+    """scale.csv, in which a source's size replaces what was there of it, and scale.md."""
+    new, file = {(str(line["source"]), str(line["rows"])) for line in found}, folder / "scale.csv"
+    lines = [{key: "" if value is None else str(value) for key, value in line.items()} for line in found]
+    if file.exists():
+        with file.open(newline="") as stream:
+            lines += [line for line in csv.DictReader(stream) if (line["source"], line["rows"]) not in new]
+    lines.sort(key=lambda line: (line["source"], int(line["rows"])))
+    with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(found)
-    (folder / "scale.md").write_text(page(found))
+        writer.writerows(lines)
+    (folder / "scale.md").write_text(page(lines))
 
 
-def page(found: list[dict[str, Any]]) -> str:
+def page(found: list[dict[str, str]]) -> str:
     """The table, and what it comes to for more rows."""
-    import numpy as np
-
     lines = [
         "# The cost of a run as its table grows\n",
-        "Written by `python benchmarks/scale.py`: rows of Adult (15 columns) drawn with replacement, ε = 1, as many "
-        f"synthetic rows as people, {platform.machine()}, one core, Python {platform.python_version()}. Seconds are "
-        "CPU time of the process; *MB* is the largest resident memory in any stage, without pages of files. `measure` "
-        "holds three passes over the encoded rows: fine histograms, bins within classes, and all 91 pair tables. The "
-        f"last column is a straight line through the sizes at {PROJECTED:,} rows, for stages that see every row.\n",
+        "Written by `python benchmarks/scale.py`: rows of Adult (15 columns) drawn with replacement, ε = 1, "
+        f"{platform.machine()}, one thread on {os.cpu_count()} cores shared with other work, Python "
+        f"{platform.python_version()}. Each cell has CPU seconds of the process, then seconds by the clock, which that "
+        "other work lengthens, and the database's server on the same machine; *MB* is the largest resident memory in "
+        "any stage, without pages of files. `measure` holds three passes over the encoded rows: fine histograms, bins "
+        "within classes, and all 91 pair tables. A fit of few steps, of one generator, stands for the default one, as "
+        "it sees no row. The last column is a straight line through the CPU seconds and the MB at "
+        f"{PROJECTED:,} rows, for stages that see every row; of drawing and scoring, through the sizes with as many "
+        "synthetic rows as people.\n",
     ]
     for source in dict.fromkeys(line["source"] for line in found):
         mine = [line for line in found if line["source"] == source]
-        sizes = list(dict.fromkeys(line["rows"] for line in mine))
+        sizes = list(dict.fromkeys(int(line["rows"]) for line in mine))
+        first = {int(line["rows"]): line for line in reversed(mine)}
         lines += [
             f"## From {source}\n",
-            "| stage, seconds | " + " | ".join(f"{rows:,}" for rows in sizes) + " | projected |",
+            "| stage | " + " | ".join(f"{rows:,}" for rows in sizes) + " | projected |",
             "|---|" + "---|" * (len(sizes) + 1),
+            "| synthetic rows | " + " | ".join(f"{int(first[n]['drawn'] or n):,}" for n in sizes) + " | |",
+            "| steps of the fit | " + " | ".join(first[n]["steps"] or "default" for n in sizes) + " | |",
         ]
         for stage in dict.fromkeys(line["stage"] for line in mine):
-            seconds = [line["seconds"] for line in mine if line["stage"] == stage]
-            projected = "–"
-            if len(sizes) > 1 and stage in GROWING:
-                slope, level = np.polyfit(sizes, seconds, 1)
-                projected = f"{max(0.0, level + slope * PROJECTED):,.0f}"
-            lines.append(f"| {stage} | " + " | ".join(f"{s:.1f}" for s in seconds) + f" | {projected} |")
-        peaks = [max(line["peak_mb"] for line in mine if line["rows"] == rows) for rows in sizes]
-        lines.append("| **MB** | " + " | ".join(f"{peak:,}" for peak in peaks) + " | |\n")
-        most = {line["stage"]: line["seconds"] for line in mine if line["rows"] == sizes[-1]}
+            of_stage = [line for line in mine if line["stage"] == stage]
+            cells = " | ".join(f"{float(line['cpu_seconds']):.1f}, {float(line['seconds']):.0f}" for line in of_stage)
+            lines.append(f"| {stage} | {cells} | {projected(stage, of_stage)} |")
+        peaks = [max(int(line["peak_mb"]) for line in mine if int(line["rows"]) == rows) for rows in sizes]
+        more = at_projected(sizes, peaks) if len(sizes) > 2 else "–"  # between two of them chance decides
+        lines.append(f"| **MB** | {' | '.join(f'{peak:,}' for peak in peaks)} | {more} |\n")
+        most = {line["stage"]: float(line["cpu_seconds"]) for line in mine if int(line["rows"]) == sizes[-1]}
         lines.append(
-            f"At {sizes[-1]:,} rows encoding does {sizes[-1] / most['encode']:,.0f} rows a second, and one of the "
+            f"At {sizes[-1]:,} rows encoding does {sizes[-1] / most['encode']:,.0f} rows a CPU second, and one of the "
             f"three counting passes {3 * sizes[-1] / most['measure']:,.0f} on average.\n"
         )
+    if any(line["source"] == "PostgreSQL" for line in found):
+        lines.append(
+            "From a database most of the encoding is making a Python value of every cell, and Arrow arrays of those; "
+            "the counting passes read the same encoded file whatever the source is.\n"
+        )
     return "\n".join(lines)
+
+
+def projected(stage: str, lines: list[dict[str, str]]) -> str:
+    """CPU seconds of a stage at PROJECTED rows; a dash for one that does not grow with them."""
+    if stage not in GROWING:
+        return "–"
+    if stage in OF_DRAWN:
+        lines = [line for line in lines if not line["drawn"]]
+    return at_projected([int(line["rows"]) for line in lines], [float(line["cpu_seconds"]) for line in lines])
+
+
+def at_projected(rows: list[int], values: Sequence[float]) -> str:
+    """Where a straight line through these is at PROJECTED rows; a dash where there is none to draw."""
+    import numpy as np
+
+    if len(rows) < 2:
+        return "–"
+    slope, level = np.polyfit(rows, values, 1)
+    return f"{max(0.0, level + slope * PROJECTED):,.0f}"
 
 
 if __name__ == "__main__":
