@@ -189,7 +189,7 @@ def page(found: list[dict[str, Any]], rows: int) -> str:
         f"{platform.python_version()}. One worker and two take turns; counts and rows were the same as those of one "
         "process. Medians; *others* is what other work on the machine used, in cores, and rounds in which it stayed "
         f"below {QUIET} with both are quiet. The *path* is the processor time of the run's own process and of the "
-        "busiest worker added up: what the clock would show, at most, if nobody else used the machine.\n",
+        "busiest worker added up: about what the clock would show if nobody else used the machine.\n",
         "| work | rounds | others | one worker, s | two, s | times as fast | path of one, s | of two, s | shorter |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
