@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from synth.yaml_file import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCK = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
@@ -80,3 +83,28 @@ def test_a_bill_of_materials_is_made_and_checked(tmp_path: Path) -> None:
     assert [component["purl"] for component in bill["components"]] == ["pkg:pypi/rfc8785@0.1.4"]
     graph = {entry["ref"]: entry.get("dependsOn", []) for entry in bill["dependencies"]}
     assert graph[project["bom-ref"]] == [bill["components"][0]["bom-ref"]]
+
+
+def test_the_containerfile_installs_as_the_lock_says_and_copies_what_is_there() -> None:
+    lines = (REPOSITORY / "Containerfile").read_text().splitlines()
+    installs = [line.removeprefix("RUN ").removesuffix(" && pip check") for line in lines if line.startswith("RUN pip")]
+    assert installs == re.findall(r"^#     (pip install .*)$", LOCK, re.MULTILINE)
+    copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
+    assert all((REPOSITORY / name).exists() for name in copied)
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    packages = {
+        name.partition(".")[0].rstrip("*") for name in settings["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    assert packages <= copied
+    assert {settings["project"]["readme"]} <= copied
+
+
+def test_the_manifest_runs_that_image_as_its_user() -> None:
+    manifest = read_yaml(REPOSITORY / "docs" / "worker.yaml")
+    pod = manifest["spec"]["template"]["spec"]
+    (worker,) = pod["containers"]
+    text = (REPOSITORY / "Containerfile").read_text()
+    assert f"ARG UID={pod['securityContext']['runAsUser']}\n" in text
+    assert f"CMD {json.dumps(worker['args'])}\n" in text
+    assert worker["image"] == f"dp-synth:{metadata.version('dp-synth')}"
+    assert {mount["name"] for mount in worker["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
