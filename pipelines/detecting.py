@@ -1,4 +1,4 @@
-"""`synth detect`: whether a table's rows come from a bundle, in words and as JSON."""
+"""`synth detect`: whether a table's rows, or pictures, come from a bundle, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.detecting_images import in_digits, said_by, tell_of_pictures
 from pipelines.options import AsJson
 from pipelines.releasing import RevocationList, lists_to_read, shown
-from synth.errors import NotBuiltYet
+from synth.errors import InvalidSource
 from synth.privacy.boundary import guarded
 from synth.release import examine
 
@@ -28,25 +29,36 @@ VERDICTS = {
 
 
 def detect(
-    file: Annotated[Path, typer.Argument(help="A Parquet or CSV table, or a folder of its files.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A Parquet or CSV table, or a folder of its files; of images, a picture, a folder of pictures, or "
+            "Parquet.",
+            show_default=False,
+        ),
+    ],
     bundle: Annotated[Path, typer.Option("--bundle", help="The bundle folder to compare with.", show_default=False)],
     revocations: RevocationList = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether a table's rows come from a bundle: all of them, some of them, or none.
+    """Tell whether a table's rows, or pictures, come from a bundle: all of them, some of them, or none.
 
     Rows are compared by value, so a shuffled or cut copy, one without metadata, and one with fewer columns or as CSV
-    are found. How often chance alone would show as much stands beside it. The bundle is verified first; only its
-    public files are read, so it costs nothing.
+    are found; pictures by their pixels, whatever the kind of file, and then by likeness. How often chance alone would
+    show as much stands beside it. The bundle is verified first; only its public files are read, so it costs nothing.
     """
     import torch
 
     from synth import detect as detection
+    from synth.images.brought import is_picture
     from synth.images.model import is_image_model
 
     verified = examine(bundle, revocations=lists_to_read(bundle, revocations))
     if is_image_model(bundle / "model"):
-        raise NotBuiltYet(f"{bundle}: `synth detect` is offered for tables, not for images, by this version")
+        tell_of_pictures(file, bundle, run=verified.run_id, as_json=as_json)
+        return
+    if file.is_file() and is_picture(file):
+        raise InvalidSource(f"{file}: is a picture, and {bundle} is a bundle of a table; name a Parquet or CSV table")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -66,21 +78,10 @@ def _lines(file: Path, run: str, found: Detection) -> Iterator[str]:
     yield f"  rows: {found.found:,} of {found.rows:,} are the bundle's (run {run}), {found.found / found.rows:.1%}"
     yield f"  the bundle: {found.bundle_found:,} of its {found.bundle_rows:,} rows are in the table"
     yield f"  chance: {found.different_found:,} of {found.different:,} different rows judged match; by chance at most"
-    yield f"    {found.expected:.3g} would on average, and as many or more with probability {_p(found.p_value)} or less"
+    chance = in_digits(found.p_value)
+    yield f"    {found.expected:.3g} would on average, and as many or more with probability {chance} or less"
     if found.verdict == "part":
         yield f"  estimated share of rows from the bundle: {found.share:.1%}"
     without = f"; without {', '.join(found.absent)}" if found.absent else ""
     yield f"  compared: {len(found.columns)} columns{without}"
-    yield f"  metadata: {_said(found.metadata)}"
-
-
-def _said(metadata: dict[str, Any] | None) -> str:
-    if metadata is None:
-        return "none that a bundle's files have"
-    if metadata["this_run"]:
-        return "says that it is from this run (anyone can write that)"
-    return f"says that it is from run {metadata.get('run', 'unknown')}, which is another (anyone can write that)"
-
-
-def _p(value: float) -> str:
-    return "1e-300" if value < 1e-300 else f"{value:.2g}"
+    yield f"  metadata: {said_by(found.metadata)}"

@@ -127,7 +127,7 @@ def detect(file: Path, bundle: Path, *, run_id: str) -> Detection:
         columns=names,
         absent=tuple(name for name in model.codecs if name not in names),
         others=tuple(name for name in found if name not in {column.name for column in model.schema.columns}),
-        metadata=_metadata(file, bundle, run_id),
+        metadata=metadata_of(file, bundle, run_id),
     )
 
 
@@ -286,7 +286,7 @@ def _bundle_batches(bundle: Path, names: tuple[str, ...]) -> Iterator[pa.RecordB
 
 
 def _file_batches(file: Path, model: TableModel, names: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    if _is_parquet(file):
+    if is_parquet(file):
         yield from _parquet_batches(file, names)
     else:
         present = tuple(column for column in model.schema.columns if column.name in names)
@@ -301,17 +301,18 @@ def _parquet_batches(file: Path, names: tuple[str, ...]) -> Iterator[pa.RecordBa
         raise InvalidSource(f"{file}: damaged Parquet file; write it again") from None
 
 
-def _is_parquet(file: Path) -> bool:
+def is_parquet(file: Path) -> bool:
+    """Whether a file begins as Parquet does."""
     if file.is_dir():
         return False  # of several files, read as one source
     with file.open("rb") as stream:
         return stream.read(4) == b"PAR1"
 
 
-def _metadata(file: Path, bundle: Path, run_id: str) -> dict[str, Any] | None:
+def metadata_of(file: Path, bundle: Path, run_id: str) -> dict[str, Any] | None:
     """What a Parquet file says about itself in the words of a bundle's files."""
     file = next(iter(sorted(file.glob("*.parquet"))), file) if file.is_dir() else file
-    if not _is_parquet(file):
+    if not is_parquet(file):
         return None
     raw: Mapping[bytes, bytes] = pq.read_schema(file).metadata or {}
     words = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}

@@ -34,6 +34,7 @@ MOST_MEMORY = 4 << 30
 MOST_PICTURES = 10_000
 """In one file."""
 DICOM_MAGIC, DICOM_PREAMBLE = b"DICM", 128
+JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8\xff", b"\x89PNG"
 
 
 class Opened(Protocol):
@@ -96,6 +97,10 @@ class Decoder:
             from synth.images.tiff import TiffFile
 
             return TiffFile(content, form), form.tiff.pages if form.tiff else "first"
+        if content.startswith((JPEG_MAGIC, PNG_MAGIC)):  # of a stranger: those of a source are read where they are
+            from synth.images.picture import PictureFile
+
+            return PictureFile(content, form), "first"
         if kind != "nifti":
             raise Unreadable(Why.UNKNOWN)
         if form.nifti is None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from synth.image_schema import ImageFormat
 from synth.images.png import is_deep, read_deep
-from synth.images.unreadable import MOST_BYTES, MOST_PIXELS
+from synth.images.unreadable import MOST_BYTES, MOST_PIXELS, Unreadable, Why
 
 UInt16Array = npt.NDArray[np.uint16]
 FloatArray = npt.NDArray[np.float64]
@@ -26,6 +26,27 @@ DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I"}
 GREY_MODES = {"1", "L", "LA", "La"}
 LUMINANCE = (299, 587, 114)
 """ITU-R BT.601, in thousandths: red, green, blue."""
+
+
+class PictureFile:
+    """A PNG or JPEG file as the decoding process opens it.
+
+    Attributes:
+        count: always one. burned_in: never known.
+    """
+
+    count, burned_in = 1, False
+
+    def __init__(self, content: bytes, form: ImageFormat) -> None:
+        """Decode it. Raises Unreadable."""
+        self._pixels = decoded(content, form)
+        if self._pixels is None:
+            raise Unreadable(Why.DAMAGED)
+
+    def pixels(self, _: int) -> UInt16Array:
+        """The picture [h, w, 1 or 3], of the form's bits."""
+        assert self._pixels is not None
+        return self._pixels
 
 
 def read_picture(content: bytes | None, form: ImageFormat) -> UInt16Array | None:
@@ -52,7 +73,7 @@ def decoded(content: bytes | None, form: ImageFormat) -> UInt16Array | None:
 
 def formed(pixels: UInt16Array, form: ImageFormat) -> UInt16Array:
     """Pixels [h, w, 1 or 3] of the form's bits in the declared form: its channels, range and size."""
-    return resized(np.clip(_with_channels(pixels, form.channels), form.low, form.high), form)
+    return resized(np.clip(with_channels(pixels, form.channels), form.low, form.high), form)
 
 
 def blank(form: ImageFormat) -> UInt16Array:
@@ -118,7 +139,8 @@ def _pixels(content: bytes) -> tuple[UInt16Array, int]:
     return array.reshape(*array.shape[:2], -1).astype(np.uint16), 8
 
 
-def _with_channels(pixels: UInt16Array, channels: int) -> UInt16Array:
+def with_channels(pixels: UInt16Array, channels: int) -> UInt16Array:
+    """Pixels [h, w, 1 or 3] with 1 channel (luminance) or 3."""
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:

@@ -14,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.image_schema import ImageFormat
-from synth.images.decoder import OPEN, PLACE, READ, kind_of
+from synth.images.decoder import JPEG_MAGIC, OPEN, PLACE, PNG_MAGIC, READ, kind_of
 from synth.images.isolated import Gone, Isolated
 from synth.images.picture import decoded, formed
 from synth.images.text_like import is_text_like
 from synth.images.unreadable import MOST_BYTES, Unreadable, Why
 
 UInt16Array = npt.NDArray[np.uint16]
-
-JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8\xff", b"\x89PNG"
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,24 @@ class PictureReader:
         except Unreadable:
             return 1
 
+    def count_apart(self, content: bytes | None) -> int:
+        """How many pictures a file holds, PNG and JPEG opened in that process too. Raises Unreadable."""
+        if not content or len(content) > MOST_BYTES:
+            raise Unreadable(Why.ABSENT)
+        return int(self._opened(content)["count"])
+
+    def read_apart(self, content: bytes, place: int = 0) -> UInt16Array:
+        """A picture [h, w, 1 or 3] in its own size, PNG and JPEG decoded in that process too. Raises Unreadable."""
+        self._opened(content)
+        return self._pixels(place)
+
     def _read_isolated(self, content: bytes, place: int) -> Found:
         says = self._opened(content)
+        return self._found(self._pixels(place), burned_in=bool(says["burned_in"]))
+
+    def _pixels(self, place: int) -> UInt16Array:
         reply, data = self._asked(READ, PLACE.pack(place))
-        pixels = np.frombuffer(data, dtype="<u2").astype(np.uint16).reshape(reply["shape"])
-        return self._found(pixels, burned_in=bool(says["burned_in"]))
+        return np.frombuffer(data, dtype="<u2").astype(np.uint16).reshape(reply["shape"])
 
     def _found(self, pixels: UInt16Array, *, burned_in: bool = False) -> Found:
         return Found(formed(pixels, self._form), burned_in=burned_in, text_like=is_text_like(pixels))

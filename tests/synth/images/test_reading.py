@@ -19,11 +19,11 @@ from pydicom import uid
 
 from synth.errors import SynthError
 from synth.image_schema import ImageFormat
-from synth.images import decoder, isolated, nifti
+from synth.images import decoder, isolated, nifti, picture
 from synth.images.decoder import OPEN, PLACE, READ, Decoder, answer, kind_of
 from synth.images.isolated import Gone, Isolated
 from synth.images.reading import PictureReader
-from synth.images.unreadable import Why
+from synth.images.unreadable import Unreadable, Why
 
 FileOf = Callable[..., bytes]
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -217,3 +217,20 @@ def test_a_library_that_prints_disturbs_nothing(dicom_of: FileOf, monkeypatch: p
     with PictureReader(form(dicom={"window": "stored"})) as reader:
         found = reader.read(dicom_of(GREY))
         assert found.pixels is not None and (found.pixels[:, :, 0] == GREY).all()
+
+
+def test_pictures_of_strangers_are_decoded_apart(
+    file_of: FileOf, dicom_of: FileOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PNG and JPEG too: a decoder that cannot work in this process works in the other."""
+    monkeypatch.setattr(picture, "_pixels", None)
+    with PictureReader(form(height=4, width=5, dicom={"window": "stored"})) as reader:
+        for file in (file_of(GREY), file_of(GREY, "TIFF"), dicom_of(GREY)):
+            assert reader.count_apart(file) == 1
+            assert (reader.read_apart(file)[:, :, 0] == GREY).all()  # in its own size
+        smooth = file_of(np.full((8, 8), 90, np.uint8), "JPEG")
+        assert (reader.read_apart(smooth) == 90).all()
+        for damaged, why in ((file_of(GREY)[:40], Why.DAMAGED), (b"", Why.ABSENT), (b"GIF89a", Why.UNKNOWN)):
+            with pytest.raises(Unreadable) as error:
+                reader.count_apart(damaged)
+            assert error.value.why is why
