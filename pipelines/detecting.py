@@ -50,15 +50,15 @@ def detect(
     import torch
 
     from synth import detect as detection
-    from synth.images.brought import is_picture
+    from synth.images.brought import holds_pictures
     from synth.images.model import is_image_model
 
     verified = examine(bundle, revocations=lists_to_read(bundle, revocations))
     if is_image_model(bundle / "model"):
         tell_of_pictures(file, bundle, run=verified.run_id, as_json=as_json)
         return
-    if file.is_file() and is_picture(file):
-        raise InvalidSource(f"{file}: is a picture, and {bundle} is a bundle of a table; name a Parquet or CSV table")
+    if holds_pictures(file):
+        raise InvalidSource(f"{file}: holds pictures, and {bundle} is a bundle of a table; name a Parquet or CSV table")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -68,6 +68,11 @@ def is_picture(file: Path) -> bool:
     return head.startswith((JPEG_MAGIC, PNG_MAGIC)) or kind_of(head) is not None
 
 
+def holds_pictures(path: Path) -> bool:
+    """Whether a file is a picture, or a folder has one."""
+    return any(is_picture(one) for one in (path.iterdir() if path.is_dir() else [path]) if one.is_file())
+
+
 def _in_folder(folder: Path) -> Iterator[Brought]:
     found = False
     for path in sorted(folder.rglob("*")):

@@ -218,6 +218,8 @@ class TestWords:
         (tmp_path / "table.csv").write_text("age,sex\n4,female\n")
         (tmp_path / "whole.png").write_bytes(content)
         (tmp_path / "nothing").mkdir()
+        folder_of(tmp_path / "scans", [content], ".png")
+        pq.write_table(table_of([content]), tmp_path / "pictures.parquet")
         pq.write_table(pa.table({"age": [1]}), tmp_path / "table.parquet")
         pq.write_table(table_of([content]).slice(0, 0), tmp_path / "empty.parquet")
         for name, bundle, words in (
@@ -229,6 +231,8 @@ class TestWords:
             ("nothing", image_bundle, "holds no pictures"),
             ("absent.png", image_bundle, "no such file"),
             ("whole.png", quick_bundle, "is a bundle of a table"),
+            ("scans", quick_bundle, "is a bundle of a table"),
+            ("pictures.parquet", quick_bundle, "none of the bundle's columns"),
         ):
             outcome = synth("detect", tmp_path / name, "--bundle", bundle)
             assert (outcome.code, outcome.out) == (2, ""), (name, outcome.err)
