@@ -28,11 +28,15 @@ ALSO_ANSWERS = {"licence": "distribution.licence", "contact": "maintenance.conta
 
 
 class Answers(BaseModel):
-    """What the steward wrote. `texts` maps a question's id to a text that is never empty."""
+    """What the steward wrote. `texts` maps a question's id to a text that is never empty.
+
+    `others` does the same by section: a text for every question of it that has no answer of its own and needs none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     texts: dict[str, str] = {}
+    others: dict[str, str] = {}
     title: str | None = None
     description: str | None = None
     curator: str | None = None
@@ -51,6 +55,10 @@ class Answers(BaseModel):
                 return f"{key.capitalize()}: {value}"
         return None
 
+    def text_of_section(self, question: Question) -> str | None:
+        """The text for the question's whole section; None where there is none, or the question is not one it covers."""
+        return self.others.get(question.section) if question.in_others else None
+
 
 def load_answers(path: Path | None) -> Answers:
     """Read answers.yaml. An absent or empty file is no answers at all: every steward question is a gap.
@@ -66,7 +74,9 @@ def parse_answers(raw: Mapping[Any, Any], *, file: str) -> Answers:
     """Validate the mapping an answers.yaml holds. `file` names it in errors."""
     problems: list[str] = []
     texts: dict[str, str] = {}
+    others: dict[str, str] = {}
     metadata: dict[str, Any] = {}
+    by_key = {section.others: section.id for section in sections()}
     for key, value in raw.items():
         if key == "keywords":
             metadata["keywords"] = _keywords(value, problems)
@@ -75,19 +85,24 @@ def parse_answers(raw: Mapping[Any, Any], *, file: str) -> Answers:
         elif key in steward_questions():
             if text := _text(key, value, problems):
                 texts[key] = text
+        elif key in by_key:
+            if text := _text(key, value, problems):
+                others[by_key[key]] = text
         else:
             problems.append(_unknown(key))
     if problems:
         raise InvalidConfig(file, problems)
-    return Answers(texts=texts, **metadata)
+    return Answers(texts=texts, others=others, **metadata)
 
 
 def template() -> str:
     """A commented answers.yaml holding every key and question that a steward may answer, all empty."""
     lines = [
         "# The steward's half of the datasheet (Gebru et al. 2021, Datasheets for Datasets).",
-        "# What the run knows is answered by itself. What is left empty here is listed as a gap. An approval wants",
-        '# every question answered but `comments`; "No.", "Not known." and "Not applicable." are answers.',
+        "# What the run knows is answered by itself. What is left empty here is listed as a gap, and an approval wants",
+        '# none. "No.", "Not known." and "Not applicable." are answers; `comments` may stay empty, which says "None."',
+        "# The short way: first the questions that need an answer of their own, then one text a section (`others`) for",
+        "# all the rest of it. The datasheet says where a text was given for the whole section.",
         "# Long texts: put `>-` after the colon and the text on the next lines, indented.",
         "# Everything written here is published with the bundle. Write nothing about any one person.",
         "",
@@ -97,17 +112,28 @@ def template() -> str:
             *textwrap.wrap(f"# {meaning}", 100, subsequent_indent="# "),
             f"{key}: []" if key == "keywords" else f'{key}: ""',
         ]
+    lines += ["", "# ---- Questions that need an answer of their own ----"]
+    for question in steward_questions().values():
+        if question.own_answer:
+            lines += ["", *_comment(question), f'{question.id}: ""']
     for section in sections():
-        lines += ["", f"# ---- {section.title} ----"]
+        lines += [
+            "",
+            f"# ---- {section.title} ----",
+            "# One text for all of this section that has no answer of its own:",
+        ]
+        lines += [f'{section.others}: ""']
         for question in section.questions:
-            if question.answered_by != "automatic":
+            if question.answered_by != "automatic" and not question.own_answer:
                 lines += ["", *_comment(question), f'{question.id}: ""']
     return "\n".join(lines) + "\n"
 
 
 def _comment(question: Question) -> list[str]:
     about = {"source": "the source", "synthetic": "the synthetic data", "both": "both"}[question.steward_subject]
-    note = f"(answer for {about}" + ("; the run adds its own part)" if question.answered_by == "mixed" else ")")
+    note = f"(answer for {about}" + ("; the run adds its own part" if question.answered_by == "mixed" else "")
+    note += "".join(f"; `{key}` above answers it" for key, answered in ALSO_ANSWERS.items() if answered == question.id)
+    note += ")"
     return textwrap.wrap(f"{question.text} {note}", width=100, initial_indent="# ", subsequent_indent="# ")
 
 
@@ -143,7 +169,8 @@ def _unknown(key: Any) -> str:
         return f"a key is {_type_name(key)}, not the id of a question; see `synth init` for the ids"
     if key in {question.id for question in questions()}:
         return f"{key}: is answered by the run itself; say more under the section's `comments`"
-    return f"{key}: unknown question or key{nearest(key, [*METADATA_KEYS, *steward_questions()])}"
+    known = [*METADATA_KEYS, *steward_questions(), *(section.others for section in sections())]
+    return f"{key}: unknown question or key{nearest(key, known)}"
 
 
 def _encodable(text: str) -> bool:

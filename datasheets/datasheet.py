@@ -13,6 +13,8 @@ from datasheets.reading import Reading
 from synth.facts import PublicFacts
 
 GAP = "Not answered by the steward."
+NO_COMMENT = "None."
+FOR_SECTION = "one text for this whole section, not for this question alone"
 ABOUT = {
     "description": "About the source",
     "region": "Region",
@@ -33,6 +35,8 @@ class Part(BaseModel):
     origin: Literal["automatic", "steward"]
     text: str | None
     trace: tuple[str, ...] = ()
+    for_section: bool = False
+    """Whether the steward gave the text for the whole section and not for this question."""
 
     @property
     def is_gap(self) -> bool:
@@ -43,6 +47,13 @@ class Part(BaseModel):
     def label(self) -> str:
         """`About the source`, and so on."""
         return SUBJECT_LABELS[self.subject]
+
+    @property
+    def source(self) -> str:
+        """Where the answer comes from, in words."""
+        if self.origin == "automatic":
+            return "from the run"
+        return f"from the steward: {FOR_SECTION}" if self.for_section else "from the steward"
 
 
 class Entry(BaseModel):
@@ -89,13 +100,26 @@ class Datasheet(BaseModel):
         """Ids of all questions with a missing part, in order."""
         return tuple(gap for section in self.sections for gap in section.gaps)
 
+    @property
+    def answered_for_section(self) -> tuple[str, ...]:
+        """Ids of the questions whose answer was given for their whole section, in order."""
+        return tuple(
+            entry.question.id
+            for section in self.sections
+            for entry in section.entries
+            if any(part.for_section for part in entry.parts)
+        )
+
     def text(self, question: str, subject: Subject) -> str | None:
-        """The text about one subject under one question, None if it is a gap or there is no such part."""
+        """The text about one subject under one question, None if it is a gap or there is no such part.
+
+        One for a whole section says so: where it is shown, nothing else would.
+        """
         for section in self.sections:
             for entry in section.entries:
                 for part in entry.parts:
                     if entry.question.id == question and part.subject == subject and part.text:
-                        return part.text
+                        return f"({FOR_SECTION.capitalize()}.) {part.text}" if part.for_section else part.text
         return None
 
 
@@ -148,6 +172,7 @@ def datasheet_json(facts: PublicFacts, sheet: Datasheet) -> dict[str, Any]:
             for section in sheet.sections
         ],
         "gaps": list(sheet.gaps),
+        "answered_for_section": list(sheet.answered_for_section),
     }
 
 
@@ -160,6 +185,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
                 "subject": part.subject,
                 "origin": part.origin,
                 "gap": part.is_gap,
+                "for_section": part.for_section,
                 "text": part.text,
                 "trace": list(part.trace),
             }
@@ -181,4 +207,13 @@ def _automatic_parts(facts: PublicFacts) -> dict[str, list[Part]]:
 def _steward_parts(question: Question, answers: Answers) -> tuple[Part, ...]:
     if question.answered_by == "automatic":
         return ()
-    return (Part(subject=question.steward_subject, origin="steward", text=answers.text(question.id)),)
+    own = answers.text(question.id) or (NO_COMMENT if question.calls_for_comments else None)
+    shared = answers.text_of_section(question) if own is None else None
+    return (
+        Part(
+            subject=question.steward_subject,
+            origin="steward",
+            text=own or shared,
+            for_section=shared is not None,
+        ),
+    )

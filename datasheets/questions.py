@@ -29,6 +29,18 @@ class Question(BaseModel):
     text: str
     answered_by: AnsweredBy
     subject: Subject
+    own_answer: bool = False
+    """Whether a text for the whole section leaves it open."""
+
+    @property
+    def calls_for_comments(self) -> bool:
+        """Whether it is a section's "Any other comments?", to which silence is a complete answer."""
+        return self.id == f"{self.section}.comments"
+
+    @property
+    def in_others(self) -> bool:
+        """Whether a text for the whole section may answer it."""
+        return self.answered_by != "automatic" and not self.own_answer and not self.calls_for_comments
 
     @property
     def steward_subject(self) -> Subject:
@@ -46,6 +58,11 @@ class Section(BaseModel):
     id: str
     title: str
     questions: tuple[Question, ...]
+
+    @property
+    def others(self) -> str:
+        """The key of answers.yaml that answers, at once, what has no answer of its own."""
+        return f"{self.id}.others"
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from synth.release import (
     SigningKey,
     Verified,
     Word,
+    answered_for_section,
     decide,
     examine,
     hand_over,
@@ -94,6 +96,7 @@ def document(
         f"without an answer: {', '.join(still)}" if still else "every question that an approval wants is answered",
         err=True,
     )
+    _tell_sections(answered_for_section(bundle))
     typer.echo(bundle.resolve())
 
 
@@ -109,7 +112,8 @@ def approve(
 ) -> None:
     """Approve a candidate: sign, into its attestation, that these exact bytes may be handed out.
 
-    The bundle is verified first, and every question of its datasheet has to have an answer. A decision taken after
+    The bundle is verified first, and every question of its datasheet has to have an answer, its own or, where the
+    datasheet says so, its section's. A decision taken after
     reading the internal report is a choice made on private data, so the statement lists "the decision to release"
     as unprotected; --public-scores-only declares that nothing internal was used.
     """
@@ -202,14 +206,22 @@ def _decide(bundle: Path, word: Word, key: SigningKey, ledger: str | None, revoc
     examine(bundle)
     book = Ledger.open(ledger_of(ledger, None), create=False) if ledger else _ledger_of_run(bundle)
     count = _candidates_now(bundle, book, demanded=ledger is not None)
+    by_section = answered_for_section(bundle) if word.state == "approved" else ()
     found = decide(bundle, replace(word, candidates=count), key, revocations=lists_to_read(bundle, revocations))
     typer.echo(f"run {shown(found.run_id)}: {in_words(found)}")
+    _tell_sections(by_section)
     if count is None:
         typer.echo(
             f"note: this run was not found in ledger {book.place}, so the number of candidates is stated as of the "
             "run; --ledger names another",
             err=True,
         )
+
+
+def _tell_sections(questions: Sequence[str]) -> None:
+    """Say which answers count although they were given for a whole section."""
+    if questions:
+        typer.echo(f"answered for the section: {', '.join(map(shown, questions))}", err=True)
 
 
 def _candidates_now(bundle: Path, book: Ledger, *, demanded: bool) -> int | None:

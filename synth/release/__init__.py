@@ -11,7 +11,7 @@ signed with ed25519 by whoever decided. A released bundle is a copy of the appro
 from __future__ import annotations
 
 from synth.release.compare import compare
-from synth.release.decide import Word, decide, open_questions, revoke
+from synth.release.decide import Word, answered_for_section, decide, open_questions, revoke
 from synth.release.handover import hand_over
 from synth.release.keys import KEY_VARIABLE, PublicKey, SigningKey, new_key, public_keys, signing_key
 from synth.release.manifest import ATTESTATION, MANIFEST, REQUIRED
@@ -30,6 +30,7 @@ __all__ = [
     "SigningKey",
     "Verified",
     "Word",
+    "answered_for_section",
     "compare",
     "decide",
     "examine",

@@ -21,7 +21,7 @@ from synth.release.revocation import Revocation, add_to_list, revocation
 from synth.release.verify import Verified, examine, in_words
 
 COMMENTS = ".comments"
-"""Every section of the datasheet ends in "Any other comments?", which may stay without an answer."""
+"""Every section of a datasheet ends in "Any other comments?". Silence answers it; older datasheets list it as a gap."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,19 @@ def revoke(
 
 def open_questions(bundle: Path) -> tuple[str, ...]:
     """Ids of the datasheet's questions that the steward has not answered, without the calls for comments."""
+    return tuple(gap for gap in _listed(bundle, "gaps") if not gap.endswith(COMMENTS))
+
+
+def answered_for_section(bundle: Path) -> tuple[str, ...]:
+    """Ids of the questions whose answer was given for their whole section. They count as answered."""
+    return _listed(bundle, "answered_for_section")
+
+
+def _listed(bundle: Path, key: str) -> tuple[str, ...]:
+    """Ids in a list of the bundle's datasheet; older datasheets have gaps alone."""
     try:
-        gaps = json.loads((bundle / "datasheet.json").read_bytes())["gaps"]
-        return tuple(gap for gap in gaps if not gap.endswith(COMMENTS))
+        sheet = json.loads((bundle / "datasheet.json").read_bytes())
+        return tuple(str(entry) for entry in (sheet["gaps"] if key == "gaps" else sheet.get(key, [])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise VerificationFailed(f"{bundle}: datasheet.json is not a datasheet of this software") from None
 
@@ -105,8 +115,8 @@ def refuse_open_questions(bundle: Path) -> None:
     if missing := open_questions(bundle):
         raise UserError(
             f"{bundle}: {len(missing)} questions of its datasheet have no answer: {', '.join(missing)}; answer them in "
-            "answers.yaml (`Not applicable.` is an answer), then run `synth document BUNDLE --answers answers.yaml`, "
-            "which costs no budget"
+            "answers.yaml (`Not applicable.` is one; SECTION.others answers what needs none of its own), then run "
+            "`synth document BUNDLE --answers answers.yaml`, which costs no budget"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasheets import Answers, load_answers, template
-from datasheets.questions import questions, steward_questions
+from datasheets.questions import questions, sections, steward_questions
 from synth.errors import InvalidConfig
 
 
@@ -50,6 +50,21 @@ def test_licence_and_contact_answer_their_questions(tmp_path: Path) -> None:
     assert answers.text("maintenance.contact") == "Contact: data@example.org"
 
 
+def test_a_text_for_the_rest_of_a_section(tmp_path: Path) -> None:
+    answers = load(tmp_path, "collection.others: Routine care.\nuses.others: ''\nuses.existing: None.\n")
+    assert answers.others == {"collection": "Routine care."}
+    assert answers.text("collection.ethics") is None
+    asked = steward_questions()
+    assert answers.text_of_section(asked["collection.ethics"]) == "Routine care."
+    for name in ("collection.consent", "collection.comments", "uses.existing"):
+        assert answers.text_of_section(asked[name]) is None
+    assert refused(tmp_path, "collection.other: a\nuses.others: 3\npeople.others: b\n") == (
+        "collection.other: unknown question or key (did you mean collection.others?)",
+        "uses.others: must be text, not a number; put it in quotes",
+        "people.others: unknown question or key (did you mean uses.others?)",
+    )
+
+
 def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     problems = refused(
         tmp_path,
@@ -79,4 +94,11 @@ def test_template_asks_every_question_of_the_steward_and_holds_no_answer(tmp_pat
     text = template()
     for question in questions():
         assert (f"\n{question.id}:" in text) == (question.id in steward_questions())
+    assert all(f"\n{section.others}:" in text for section in sections())
     assert load(tmp_path, text) == Answers()
+
+
+def test_template_begins_with_what_needs_an_answer_of_its_own() -> None:
+    first, rest = template().split("# ---- Motivation ----")
+    for question in steward_questions().values():
+        assert f"\n{question.id}:" in (first if question.own_answer else rest)

@@ -39,7 +39,42 @@ def test_a_path_without_a_fact_is_an_error(facts: PublicFacts) -> None:
 
 
 def test_without_answers_every_steward_question_is_a_gap(facts: PublicFacts) -> None:
-    assert build_datasheet(facts, Answers()).gaps == tuple(steward_questions())
+    assert build_datasheet(facts, Answers()).gaps == tuple(
+        question for question in steward_questions() if not question.endswith(".comments")
+    )
+
+
+def test_silence_is_a_complete_answer_to_a_call_for_comments(facts: PublicFacts) -> None:
+    assert parts(facts)["motivation.comments"][0].text == "None."
+    said = Answers(texts={"motivation.comments": "Begun in 1989."}, others={"motivation": "See the study's page."})
+    assert parts(facts, said)["motivation.comments"][0].text == "Begun in 1989."
+
+
+def test_a_text_for_a_section_answers_what_has_none_of_its_own_and_says_so(facts: PublicFacts) -> None:
+    given = Answers(texts={"collection.ethics": "Approved by a board."}, others={"collection": "Routine care records."})
+    found, sheet = parts(facts, given), build_datasheet(facts, given)
+    own, shared, consent, comments = (
+        found[f"collection.{name}"][-1] for name in ("ethics", "workforce", "consent", "comments")
+    )
+    assert (own.text, own.for_section, own.source) == ("Approved by a board.", False, "from the steward")
+    assert (shared.text, shared.for_section) == ("Routine care records.", True)
+    assert shared.source == "from the steward: one text for this whole section, not for this question alone"
+    assert consent.is_gap and comments.text == "None."
+    assert [gap for gap in sheet.gaps if gap.startswith("collection.")] == ["collection.consent"]
+    assert "motivation.funding" in sheet.gaps  # another section's
+    assert sheet.answered_for_section == tuple(
+        q.id
+        for q in steward_questions().values()
+        if q.section == "collection" and q.in_others and q.id not in given.texts
+    )
+    assert str(sheet.text("collection.workforce", "source")).startswith("(One text for this whole section, not for")
+
+
+def test_own_answers_and_a_text_a_section_leave_no_gap(facts: PublicFacts) -> None:
+    own = {question.id: "Said." for question in steward_questions().values() if question.own_answer}
+    others = {question.section: "Said for all." for question in steward_questions().values()}
+    assert build_datasheet(facts, Answers(texts=own, others=others)).gaps == ()
+    assert build_datasheet(facts, Answers(others=others)).gaps == tuple(own)  # in the paper's order
 
 
 def test_an_answer_closes_its_gap_and_keeps_the_stewards_words(facts: PublicFacts) -> None:

@@ -100,6 +100,25 @@ def test_every_answer_names_its_subject(written: Mapping[str, bytes]) -> None:
     ]
 
 
+def test_a_text_for_a_section_is_marked_wherever_it_stands(facts: PublicFacts, files: dict[str, FileDigest]) -> None:
+    given = Answers(others={"collection": "Routine care.", "uses": HOSTILE})
+    written = document(facts, given, files)
+    sheet = json.loads(written["datasheet.json"])
+    shared = [q["id"] for s in sheet["sections"] for q in s["questions"] if any(a["for_section"] for a in q["answers"])]
+    assert sheet["answered_for_section"] == shared and len(shared) == 10 + 3
+    mark = "from the steward: one text for this whole section, not for this question alone"
+    for name in ("datasheet.md", "datasheet.html"):
+        text = written[name].decode()
+        assert text.count(mark) == len(shared) and "<script" not in text
+        assert (
+            "Answered for the section" in text
+            and "Answered for the section" not in document(facts, Answers(), files)[name].decode()
+        )
+    terms = json.loads(written["croissant.json"])
+    said = [terms["rai:dataCollectionRawData"], terms["rai:dataSocialImpact"], *terms["rai:dataBiases"]]
+    assert sum("ne text for this whole section" in text for text in said) == 3
+
+
 def test_hostile_text_becomes_text(facts: PublicFacts, files: dict[str, FileDigest]) -> None:
     columns = ({"name": "a<script>|b", "kind": "boolean", "description": HOSTILE, "unit": "</td>"},)
     hostile = facts.model_copy(update={"data": facts.data.model_copy(update={"columns": columns})})

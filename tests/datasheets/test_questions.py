@@ -31,6 +31,20 @@ def test_every_section_ends_with_any_other_comments() -> None:
         assert section.questions[-1].text == "Any other comments?"
 
 
+def test_the_few_questions_that_no_text_for_a_section_answers() -> None:
+    assert {question.id for question in questions() if question.own_answer} == {
+        "composition.errors",
+        "collection.consent",
+        "uses.tasks",
+        "uses.forbidden",
+        "distribution.licence",
+        "maintenance.contact",
+    }
+    comments = [question.id for question in questions() if question.calls_for_comments]
+    assert comments == [f"{section.id}.comments" for section in sections()]
+    assert sum(question.in_others for question in questions()) == 45 - 6
+
+
 def test_automatic_answers_exist_exactly_where_the_run_answers() -> None:
     answered = {answer.question for answer in ANSWERS}
     expected = {question.id for question in questions() if question.answered_by != "steward"}

@@ -33,13 +33,13 @@ class Office:
         self.key, self.public = folder / "ada.key", folder / "ada.key.pub"
         self.key_id = synth("key", "new", self.key).out.strip()
 
-    def candidate(self, run_id: str, *, gaps: tuple[str, ...] = (), shown_id: str | None = None) -> Path:
+    def candidate(self, run_id: str, *, gaps: tuple[str, ...] = (), **said: Any) -> Path:
         self.ledger.reserve(population="people", dataset="toy", run_id=run_id, events=[EVENT], delta=1e-5)
         self.ledger.spend(run_id, EVENT)
         self.ledger.settle(run_id)
         population = {"name": "people", "epsilon": 0.5, "delta": 1e-5, "cap": None, "candidates": 1}
         stated = {
-            "run": shown_id or run_id,
+            "run": said.get("shown_id", run_id),
             "created": "2025-01-31T10:15:00Z",
             "population": population,
             "epsilon": 0.5,
@@ -52,7 +52,12 @@ class Office:
         }
         values = {
             "privacy.json": {"x_synth": stated},
-            "datasheet.json": {"title": "Toy", "gaps": gaps, "sections": []},
+            "datasheet.json": {
+                "title": "Toy",
+                "gaps": gaps,
+                "sections": [],
+                "answered_for_section": said.get("by_section", ()),
+            },
             "quality.json": {
                 "valid_rows": 10,
                 "one_way": [{"columns": ["age"], "distance": len(run_id) / 100, "noise": 0.2}],
@@ -142,6 +147,11 @@ def test_open_questions(office: Office) -> None:
     assert (done.code, done.out) == (2, "")
     assert "1 questions of its datasheet have no answer: motivation.funding;" in done.err
     assert "synth document" in done.err and "costs no budget" in done.err
+
+
+def test_answers_for_a_whole_section_count_and_are_told(office: Office) -> None:
+    done = office.approve("--ledger", office.url, bundle=office.candidate("shared", by_section=("motivation.funding",)))
+    assert (done.code, done.err) == (0, "answered for the section: motivation.funding\n")
 
 
 class TestCandidates:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasheets import template
+from datasheets.questions import sections
 from synth.files import canonical_json, sha256_file
 
 BUNDLE = {
@@ -345,6 +346,16 @@ def test_from_a_run_to_a_release(finished: Finished, run_folder: Path, answers: 
     synth("key", "new", key)
     refused = synth("approve", bundle, "--by", "Ada", "--key", key)
     assert refused.code == 2 and "45 questions of its datasheet have no answer" in refused.err
+    by_section = answers.with_name("sections.yaml")
+    by_section.write_text("".join(f"{section.others}: Said for all.\n" for section in sections()))
+    assert "uses.others: Said" in by_section.read_text()
+    told = synth("document", bundle, "--answers", by_section)
+    assert told.code == 0 and "answered for the section: motivation.purpose, " in told.err
+    refused = synth("approve", bundle, "--by", "Ada", "--key", key)
+    own = (
+        "composition.errors, collection.consent, uses.tasks, uses.forbidden, distribution.licence, maintenance.contact"
+    )
+    assert refused.code == 2 and f"6 questions of its datasheet have no answer: {own};" in refused.err
     assert synth("document", bundle, "--answers", answers).code == 0
     approved = synth("approve", bundle, "--by", "Ada", "--key", key, "--ledger", finished.clinic.ledger_url)
     assert (approved.code, approved.err) == (0, "")
