@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -66,23 +67,40 @@ def draft(
         Path | None,
         typer.Option("--output", "-o", help="Write here instead of printing.", show_default=False),
     ] = None,
+    dictionary: Annotated[
+        Path | None,
+        typer.Option(
+            "--dictionary",
+            help="A data dictionary, CSV or Parquet: a line for each column, or each of its levels.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Draft schema.yaml from the column names and types of a file, a folder of files or a query.
 
     No domain is taken from the values, so every domain is left for you to fill in from public knowledge (a codebook)
     and is marked `domain: unconfirmed`; a run refuses such a column. The kinds of a CSV file are guessed from its
-    first rows: check them too. Of images (a Parquet file, or a run.yaml with a folder) no picture is looked at.
+    first rows: check them too. A data dictionary that you have as a table gives descriptions, units, bounds, categories
+    and labels: read them, and remove one line to confirm them all. They are public only if nobody computed them from
+    the data. Of images (a Parquet file, or a run.yaml with a folder) no picture is looked at.
     """
-    text = draft_schema(file)
+    draft = draft_schema(file, dictionary)
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(draft.text, nl=False)
+        _tell(draft.notes)
         return
     if output.exists():
         raise UserError(f"{output}: exists already; name another file")
     from synth.files import write_whole
 
-    write_whole(output, text)
+    write_whole(output, draft.text)
     typer.echo(output)
+    _tell(draft.notes)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 @app.command()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from datasheets import template
+from pipelines.codebook import read_codebook
+from pipelines.codebook_column import Drafted, drafted
 from synth.config import Database, parse_source
 from synth.errors import UserError
 from synth.files import PRIVATE_FOLDER, write_whole
@@ -28,6 +33,12 @@ privacy_unit: row          # each person has one row; or the name of the person 
 row_count: private         # or a public number
 # target: NAME             # the column the generator is conditioned on
 columns:
+"""
+
+FROM_DICTIONARY = """\
+# Columns without `domain: unconfirmed` are as {dictionary} has them. Read them, see that it is public and was
+# not computed from the data, and remove this line, which confirms them all:
+domains: unconfirmed
 """
 
 IMAGES = """\
@@ -81,32 +92,102 @@ def write_templates(directory: Path) -> list[Path]:
     return [directory / name for name in texts]
 
 
-def draft_schema(file: Path) -> str:
-    """A schema.yaml for a file, a folder of files or a run.yaml's source: names and kinds, all domains unconfirmed."""
+@dataclass(frozen=True)
+class Draft:
+    """A schema.yaml to finish, and lines for whoever does."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+def draft_schema(file: Path, dictionary: Path | None = None) -> Draft:
+    """A schema.yaml for a file, a folder of files or a run.yaml's source: names and kinds, all domains unconfirmed.
+
+    A data dictionary gives domains too. They are what a person declared, and one line less confirms them all.
+    """
     source, name, labels = _source_of(file)
     with guarded("draft"):
         arrow = header_of(source)
     if labels or any(field.name == IMAGE_COLUMN and pa.types.is_struct(field.type) for field in arrow):
         assert isinstance(source, Path)
-        return _draft_of_images(source, arrow.names, dataset=_word(name))
-    lines = []
-    for field in arrow:
-        kind = _kind(field.type)
-        parts = [
-            f"name: {_quoted(field.name)}",
-            f"kind: {kind}",
-            DOMAINS[kind],
-            "nullable: true",
-            "domain: unconfirmed",
-        ]
-        lines.append("  - {" + ", ".join(part for part in parts if part) + "}")
+        if dictionary is not None:
+            raise UserError(f"{dictionary}: a data dictionary is read for tables; leave --dictionary out for pictures")
+        return Draft(_draft_of_images(source, arrow.names, dataset=_word(name)))
+    of_text = isinstance(source, Path) and (
+        source.suffix.lower() == ".csv" or (source.is_dir() and any(source.glob("*.[cC][sS][vV]")))
+    )
+    columns, notes = _columns(arrow, dictionary, of_text=of_text)
     if isinstance(source, Database):
         looked = "the names and types of a query's columns"
-    elif source.suffix.lower() == ".csv" or (source.is_dir() and any(source.glob("*.[cC][sS][vV]"))):
+    elif of_text:
         looked = f"the names in {source.name}; the kinds are a guess from its first rows"
     else:
         looked = f"the names and types of {source.name}"
-    return HEADER.format(looked=looked, dataset=_word(name)) + "\n".join(lines) + "\n"
+    header = HEADER.format(looked=looked, dataset=_word(name))
+    if dictionary is not None and any(column.whole for column in columns):
+        told = FROM_DICTIONARY.format(dictionary=_one_line(dictionary.name))
+        header = header.replace("\ncolumns:\n", f"\n{told}columns:\n")
+    return Draft(header + "\n".join(_lines(columns)) + "\n", notes)
+
+
+def _columns(
+    arrow: pa.Schema, dictionary: Path | None, *, of_text: bool
+) -> tuple[tuple[Drafted, ...], tuple[str, ...]]:
+    """The columns, and what does not go together or is still to be said."""
+    if dictionary is None:
+        return tuple(_undescribed(field) for field in arrow), ()
+    said = {described.name: described for described in read_codebook(dictionary, columns=arrow.names)}
+    folded = {name.casefold(): name for name in said}
+    columns, notes = [], []
+    for field in arrow:
+        described = said.pop(field.name if field.name in said else folded.get(field.name.casefold(), ""), None)
+        if described is None:
+            columns.append(_undescribed(field))
+            continue
+        column = drafted(described, name=field.name, guess=_kind(field.type), physical=None if of_text else field.type)
+        columns.append(column)
+        if column.problem:
+            notes.append(
+                f"{dictionary}, line {described.line}: {field.name}: {column.problem}; its domain is left to you"
+            )
+    if said:
+        notes.append(f"{dictionary}: describes what the file lacks, left out: {', '.join(said)}")
+    if still := [column.values["name"] for column in columns if not column.whole]:
+        notes.append(f"{_of_columns(len(still))} a domain: {', '.join(still)}")
+    return tuple(columns), tuple(_one_line(note) for note in notes)
+
+
+def _of_columns(count: int) -> str:
+    return "1 column still needs" if count == 1 else f"{count} columns still need"
+
+
+def _undescribed(field: pa.Field) -> Drafted:
+    kind = _kind(field.type)
+    return Drafted({"name": field.name, "kind": kind, "nullable": True}, kind)
+
+
+def _lines(columns: Iterable[Drafted]) -> Iterator[str]:
+    """A line a column. Those that the dictionary gives whole wait for one line at the top."""
+    for column in columns:
+        parts = [f"{key}: {_yaml(value)}" for key, value in column.values.items()]
+        if not column.whole and DOMAINS[column.kind]:
+            parts.insert(2, DOMAINS[column.kind])
+        if not column.whole:
+            parts.append("domain: unconfirmed")
+        yield "  - {" + ", ".join(parts) + "}"
+
+
+def _yaml(value: Any) -> str:
+    """A value in one line of YAML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_yaml(key)}: {_yaml(child)}" for key, child in value.items()) + "}"
+    return repr(value)
 
 
 def _draft_of_images(source: Path, names: list[str], *, dataset: str) -> str:
@@ -162,4 +243,9 @@ def _quoted(name: str) -> str:
     if plain and name.casefold() not in {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}:
         return name
     text = DoubleQuotedScalarString(name).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text) + '"'
+
+
+def _one_line(text: str) -> str:
+    """For comments and messages."""
+    return "".join(c if c.isprintable() else " " for c in text)

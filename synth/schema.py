@@ -324,6 +324,8 @@ class Schema(Declaration):
     """schema.yaml of a table, validated. Frozen; `columns` in the order of the output."""
 
     target: str | None = None
+    domains: Literal["unconfirmed", "confirmed"] = "confirmed"
+    """Of all columns at once; those drafted from a data dictionary wait for it."""
     columns: Annotated[tuple[AnyColumn, ...], AfterValidator(_not_empty)]
     rules: tuple[AnyRule, ...] = ()
 
@@ -346,6 +348,11 @@ class Schema(Declaration):
             raise UnconfirmedDomain(
                 f"schema: the domain of {', '.join(drafted)} is a draft; replace it by public knowledge "
                 "(a codebook) and remove `domain: unconfirmed`"
+            )
+        if self.domains == "unconfirmed":
+            raise UnconfirmedDomain(
+                "schema: its domains were drafted from a data dictionary; read them, see that it is public and was not "
+                "computed from the data, and remove `domains: unconfirmed`"
             )
 
 
