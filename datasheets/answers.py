@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from datasheets.questions import Question, questions, sections, steward_questions
+from datasheets.questions import Question, Section, questions, sections, steward_questions
 from synth.errors import InvalidConfig
 from synth.yaml_file import nearest, read_yaml
 
@@ -101,8 +101,8 @@ def template() -> str:
         "# The steward's half of the datasheet (Gebru et al. 2021, Datasheets for Datasets).",
         "# What the run knows is answered by itself. What is left empty here is listed as a gap, and an approval wants",
         '# none. "No.", "Not known." and "Not applicable." are answers; `comments` may stay empty, which says "None."',
-        "# The short way: first the questions that need an answer of their own, then one text a section (`others`) for",
-        "# all the rest of it. The datasheet says where a text was given for the whole section.",
+        "# The short way: the questions that need an answer of their own, and one text a section. All that follows is",
+        "# then answered; whatever you answer there all the same stands in the place of its section's text.",
         "# Long texts: put `>-` after the colon and the text on the next lines, indented.",
         "# Everything written here is published with the bundle. Write nothing about any one person.",
         "",
@@ -116,17 +116,22 @@ def template() -> str:
     for question in steward_questions().values():
         if question.own_answer:
             lines += ["", *_comment(question), f'{question.id}: ""']
+    lines += ["", "# ---- One text for the rest of a section; the datasheet says that it was given for all of it ----"]
     for section in sections():
-        lines += [
-            "",
-            f"# ---- {section.title} ----",
-            "# One text for all of this section that has no answer of its own:",
-        ]
-        lines += [f'{section.others}: ""']
+        lines += ["", *_comment_on(section), f'{section.others}: ""']
+    for section in sections():
+        lines += ["", f"# ---- {section.title} ----"]
         for question in section.questions:
             if question.answered_by != "automatic" and not question.own_answer:
                 lines += ["", *_comment(question), f'{question.id}: ""']
     return "\n".join(lines) + "\n"
+
+
+def _comment_on(section: Section) -> list[str]:
+    """What a section's text stands for, in the words of the questions' ids."""
+    topics = [question.id.partition(".")[2].replace("_", " ") for question in section.questions if question.in_others]
+    text = f"{section.title}: {', '.join(topics)}"
+    return textwrap.wrap(text, width=100, initial_indent="# ", subsequent_indent="# ")
 
 
 def _comment(question: Question) -> list[str]:

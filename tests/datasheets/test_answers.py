@@ -102,3 +102,5 @@ def test_template_begins_with_what_needs_an_answer_of_its_own() -> None:
     first, rest = template().split("# ---- Motivation ----")
     for question in steward_questions().values():
         assert f"\n{question.id}:" in (first if question.own_answer else rest)
+    assert all(f"\n{section.others}:" in first for section in sections())
+    assert '# Preprocessing, cleaning and labeling: steps, raw, software\npreprocessing.others: ""\n' in first
