@@ -9,8 +9,9 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -19,9 +20,6 @@ import pyarrow as pa
 import pytest
 from distributed import LocalCluster
 
-from pipelines import dask_workers as module
-from pipelines.dask_workers import DaskWorkers, dask_workers
-from pipelines.flow import Stopped
 from synth.config import Scale
 from synth.errors import SynthError, UserError
 from synth.privacy.ledger import Ledger
@@ -40,16 +38,24 @@ from synth.tables.rows import ROWS_AT_ONCE, sample_rows, sample_rows_by
 from synth.tables.workers import HERE, Workers
 from synth.working_file import VARIABLE, reading, writing
 
+if TYPE_CHECKING:
+    from pipelines.dask_workers import DaskWorkers
+
 SIZES = {"a": 40, "b": 7, "c": 3}
 BATCHES = 21  # not a multiple of the parts
 CLASS_OF_CELL = np.array([0, 1, 1])
 BIN_OF_CELL = {name: np.arange(size) // 2 for name, size in SIZES.items()}
 
 
+def module() -> Any:
+    """What is tested; imported late, since Prefect reads its home (fixture `home`) when it is imported."""
+    return import_module("pipelines.dask_workers")
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[DaskWorkers]:
     """Two processes of a Dask cluster on this machine."""
-    with dask_workers(Scale(workers=2), tmp_path_factory.mktemp("dask")) as workers:
+    with module().dask_workers(Scale(workers=2), tmp_path_factory.mktemp("dask")) as workers:
         yield workers
 
 
@@ -79,7 +85,7 @@ def counts(path: Path, workers: Workers) -> list[tuple[Any, list[Any]]]:
 
 
 def test_two_workers_count_what_one_process_does(two: DaskWorkers, codes: Path) -> None:
-    assert two.parts == 2 * module.PARTS_PER_WORKER
+    assert two.parts == 2 * module().PARTS_PER_WORKER
     assert counts(codes, two) == counts(codes, HERE)
 
 
@@ -208,14 +214,14 @@ def test_a_run_on_a_cluster(clinic: Any, quick_run: Any, synth: Any) -> None:
         assert synth("verify", bundle).code == 0
         assert not (bundle.parent / "private").exists()
         # The same cluster, were its workers to see another folder.
-        with dask_workers(Scale(scheduler=address), clinic.folder) as workers:
-            assert workers.parts == module.PARTS_PER_WORKER
+        with module().dask_workers(Scale(scheduler=address), clinic.folder) as workers:
+            assert workers.parts == module().PARTS_PER_WORKER
 
 
 def refused(clinic: Any, quick_run: Any, address: str) -> str:
     """In what words a run on this cluster is refused, before anything."""
     clinic.run["scale"] = {"scheduler": address}
-    with pytest.raises(Stopped, match="find_workers: UserError") as stopped:
+    with pytest.raises(import_module("pipelines.flow").Stopped, match="find_workers: UserError") as stopped:
         quick_run(clinic.write().run_yaml)
     assert not list(clinic.out.iterdir())
     assert Ledger.open(clinic.ledger_url).populations() == ()
@@ -223,17 +229,17 @@ def refused(clinic: Any, quick_run: Any, address: str) -> str:
 
 
 def test_a_cluster_that_may_write_counts_to_a_disk(clinic: Any, quick_run: Any) -> None:
-    with cluster(memory_limit="1GB", local_directory=str(clinic.folder)) as address:
+    with cluster(memory_limit="64GB", local_directory=str(clinic.folder)) as address:
         assert "start it with --memory-limit 0" in refused(clinic, quick_run, address)
 
 
 def test_a_scheduler_that_is_not_there(clinic: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(module(), "CONNECT_SECONDS", 0.2)
     assert "no Dask scheduler answers within 0.2 s;" in refused(clinic, quick_run, "tcp://127.0.0.1:9")
 
 
 def test_a_cluster_without_workers(clinic: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(module(), "CONNECT_SECONDS", 0.2)
     with cluster(workers=0) as address:
         assert "the cluster has no worker" in refused(clinic, quick_run, address)
 
@@ -251,14 +257,14 @@ def test_a_cluster_without_workers(clinic: Any, quick_run: Any, monkeypatch: pyt
     ],
 )
 def test_workers_that_will_not_do(told: Any, words: str | None) -> None:
-    problem = module._unfit(told, "seen")
+    problem = module()._unfit(told, "seen")
     assert problem is None if words is None else problem is not None and words in problem
 
 
 def test_without_dask(clinic: Any, synth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clinic.run["scale"] = {"workers": 2}
     clinic.write()
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module(), "find_spec", lambda name: None)
     outcome = synth("run", clinic.run_yaml)
     assert outcome.code == 2 and outcome.err.count("\n") == 1
     assert "Dask" in outcome.err and '".[dask]"' in outcome.err

@@ -96,7 +96,10 @@ def test_a_prefect_that_does_not_start_costs_nothing(clinic: Any, synth: Any, mo
         raise SynthError("Prefect's server did not start")
 
     monkeypatch.setattr("pipelines.server._wait", give_up)
-    refused(synth("run", clinic.run_yaml), 1, "Prefect's server did not start")
+    outcome = synth("run", clinic.run_yaml)
+    assert (outcome.code, outcome.out) == (1, "")
+    prepared, told = outcome.err.splitlines()
+    assert prepared.startswith("prepare: ") and told == "synth: Prefect's server did not start"
     assert list(clinic.out.iterdir()) == []
     assert not clinic.ledger.exists()
 

@@ -300,7 +300,8 @@ class TestHeader:
     def test_a_database_that_cannot_be_reached(self, admin: Any, ask: Any, schema: Schema, spoil: Any) -> None:
         url = spoil(ask().url.get_secret_value())
         message = refused(lambda: check_header(ask(url=url), schema))
-        assert "cannot be reached, or refuses the login" in message and "hunter2" not in message
+        told = ("cannot be reached, or refuses the login", "sslmode asks for TLS, which the server does not offer")
+        assert told["sslmode=require" in url] in message and "hunter2" not in message
 
 
 class TestNoValueInAnError:

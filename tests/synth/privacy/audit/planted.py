@@ -34,8 +34,9 @@ from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
 from synth.privacy.reservations import Reservation
 from synth.run_folder import RunFolder
-from synth.tables import measure, stages
+from synth.tables import layout, stages
 from synth.tables.count import count_histograms, read_codes
+from synth.tables.layout import Layout
 from synth.tables.measure import Measurer
 from synth.tables.measurements import Measurements
 from synth.tables.model import TableModel
@@ -120,8 +121,8 @@ def stream_shared_by_a_fork() -> Iterator[None]:
 @contextmanager
 def rows_of_a_person_not_counted() -> Iterator[None]:
     """The sensitivity of a table run is that of one row, whatever a person may bring."""
-    honest = measure.plan_table
-    with patch.object(measure, "plan_table", lambda **known: honest(**(known | {"max_rows_per_person": 1}))):
+    honest = layout.plan_table
+    with patch.object(layout, "plan_table", lambda **known: honest(**(known | {"max_rows_per_person": 1}))):
         yield
 
 
@@ -294,7 +295,7 @@ def steps_from_n() -> Iterator[None]:
     """The generator is trained for a number of steps that follows from the number of rows."""
     honest = stages.fit_settings
 
-    def settings(run: Run, layout: measure.Layout) -> FitSettings:
+    def settings(run: Run, layout: Layout) -> FitSettings:
         return replace(honest(run, layout), steps=_rows_of(run))
 
     with patch.object(stages, "fit_settings", settings):
