@@ -1,6 +1,6 @@
 """What a run costs as its table grows in columns: CPU seconds and peak memory of every stage, beside the estimate.
 
-    python benchmarks/wide.py [--columns 38 75 150 300] [--rows 50000] [--out benchmarks]
+    python benchmarks/wide.py [--columns 38 75 150 300] [--rows 50000] [--synthesizer JSON] [--out benchmarks]
 
 The tables are made of data/support2: its columns side by side as often as it takes, each time with other patients, so
 that columns of one time go together and those of different times do not. Each size runs in a process of its own, on one
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--columns", type=int, nargs="+", default=[38, 75, 150, 300])
     parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--synthesizer", type=json.loads, default={}, help="as in run.yaml, for shorter fits")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -41,8 +42,8 @@ def main() -> None:
     for columns in args.columns:
         print(columns, "columns", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
-            found += in_a_process(columns, args.rows, Path(folder))
-    write(found, args.rows, args.out)
+            found += in_a_process(columns, args.rows, args.synthesizer, Path(folder))
+    write(found, args.rows, args.synthesizer, args.out)
 
 
 def make_table(columns: int, rows: int, folder: Path) -> None:
@@ -73,7 +74,7 @@ def make_table(columns: int, rows: int, folder: Path) -> None:
     (folder / "schema.yaml").write_text(json.dumps(declared))
 
 
-def in_a_process(columns: int, rows: int, folder: Path) -> list[dict[str, Any]]:
+def in_a_process(columns: int, rows: int, synthesizer: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """The lines of one size."""
     from pipelines.planning import plan_report
 
@@ -83,6 +84,7 @@ def in_a_process(columns: int, rows: int, folder: Path) -> list[dict[str, Any]]:
         "source": {"path": "wide.parquet"},
         "schema": "schema.yaml",
         "privacy": {"epsilon": 1.0, "delta": 1e-6},
+        "synthesizer": synthesizer,
         "ledger": {"url": "sqlite:///ledger.db"},
     }
     run_yaml.write_text(json.dumps(config))
@@ -99,7 +101,7 @@ def in_a_process(columns: int, rows: int, folder: Path) -> list[dict[str, Any]]:
     return [about | line for line in json.loads(done.stdout)]
 
 
-def write(found: list[dict[str, Any]], rows: int, folder: Path) -> None:
+def write(found: list[dict[str, Any]], rows: int, synthesizer: dict[str, Any], folder: Path) -> None:
     """wide.csv and wide.md."""
     with (folder / "wide.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
@@ -116,7 +118,7 @@ def write(found: list[dict[str, Any]], rows: int, folder: Path) -> None:
         f"Written by `python benchmarks/wide.py`: columns of SUPPORT2 side by side, {rows:,} rows, ε = 1, as many "
         f"synthetic rows, {platform.machine()}, one core, Python {platform.python_version()}. Seconds are CPU time of "
         "the process; *peak* is the largest resident memory in any stage, without pages of files, *estimate* what "
-        "`synth plan` says.\n",
+        f"`synth plan` says. The fit is {f'`{json.dumps(synthesizer)}`' if synthesizer else 'the default one'}.\n",
         row("columns", [str(size) for size in sizes]),
         "|---|" + "---|" * len(sizes),
         row("pairs", [f"{some[0]['pairs']:,}" for some in by_size]),
