@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
+    # As Dask gives its workers: sums of floats in another order are other bits, and so other rows.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     from pipelines.dask_workers import dask_workers
     from synth.config import Scale
     from synth.tables.workers import HERE
