@@ -99,12 +99,14 @@ class TestChoosing:
 
     def test_the_best_tree_when_noise_is_small(self) -> None:
         worth = np.zeros(len(PAIRS))
-        best = [PAIRS.index(pair) for pair in (("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"))]
-        worth[best] = 100.0
-        worth[PAIRS.index(("a", "c"))] = 90.0  # better than the last of the tree, and joins nothing new
-        # Any other choice has a chance below 10 exp(-90) in each of five.
-        assert choose_pairs(PAIRS, worth, event(4), NoiseSource()) == sorted(best)
-        assert choose_pairs(PAIRS, worth, event(5), NoiseSource()) == sorted([*best, PAIRS.index(("a", "c"))])
+        for pair, value in {("a", "b"): 100, ("b", "c"): 100, ("c", "d"): 100, ("a", "c"): 90, ("d", "e"): 10}.items():
+            worth[PAIRS.index(pair)] = value
+        tree = [PAIRS.index(pair) for pair in (("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"))]
+        # ("a", "c") is worth more than the last of the tree, and joins nothing new: it comes after. Any other choice
+        # has a chance below 10 exp(-100) in each of five.
+        assert choose_pairs(PAIRS, worth, event(4, noise_scale=0.1), NoiseSource()) == sorted(tree)
+        chosen = choose_pairs(PAIRS, worth, event(5, noise_scale=0.1), NoiseSource())
+        assert chosen == sorted([*tree, PAIRS.index(("a", "c"))])
 
     def test_finds_the_columns_that_go_together(self, toy_run: Any) -> None:
         flags = [f"flag{i}" for i in range(15)]
