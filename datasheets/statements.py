@@ -91,7 +91,7 @@ def event_in_words(event: Event) -> str:
         return (
             f"{event.name}: {plural(event.selections, 'choice')}, one after the other, by the exponential mechanism,"
             f" each of a candidate with probability proportional to exp(score / {number(event.noise_scale)}),"
-            f" sensitivity of a score {number(event.sensitivity)} rows"
+            f" sensitivity of a score in rows {number(event.sensitivity)}"
             f" (replace-one {number(event.replace_one_sensitivity)})"
         )
     if not isinstance(event, GaussianEvent):
