@@ -143,6 +143,7 @@ def test_procedure_tells_of_chosen_pairs_and_a_cut_target_when_there_were_some(f
     )
     text = str(parts(changed(facts, "privacy", events=plan.events))["collection.mechanisms"][0].text)
     assert "which pairs of columns are measured" in text
+    assert "60 choices, one after the other, by the exponential mechanism" in text
     assert "the target is cut into classes" in text
     assert "a vector of counts" not in text
 
