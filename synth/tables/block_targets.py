@@ -1,11 +1,13 @@
 """The noised measurements of a wide table as tensors: column by column, where all bins by all bins would be too large.
 
-The same loss as that of `synth.tables.targets.Targets`, over the measured pairs alone. Pairs that were not measured are
-pulled towards independence a few columns at a time, drawn afresh in every step.
+The same loss as that of `synth.tables.targets.Targets`, without its matrices. The pull of all pairs that were not
+measured towards independence needs none of their tables: of a matrix XᵀSX with few rows X, the squared norm is that of
+products of rows (`squared_norm`), and what one column and the measured pairs have of it is taken off.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,9 +18,6 @@ from torch import Tensor
 
 from synth.tables.measurements import FloatArray, Measurements
 from synth.tables.targets import PSEUDO_WEIGHT, Encoding, thinned
-
-PSEUDO_COLUMNS = 8
-"""Columns whose unmeasured pairs take part in one step."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Block:
     by_class_precision: Tensor  # [B]
     summed: Tensor | None  # [a, B]
     summed_precision: Tensor  # [B]
-    unmeasured: tuple[int, ...]  # later columns that it was not measured with
 
     def to(self, device: torch.device) -> Block:
         """The same on another device."""
@@ -98,15 +96,17 @@ class BlockTargets:
         mean = shares.mean(dim=1) * self.class_sizes[:, None]
         total = (self.one_way_precision * (mean - self.one_way) ** 2).sum()
         columns = shares.split_with_sizes(self.sizes, dim=2)  # once: the gradient of a slice is as large as the whole
+        weighted = self.profiles * self.class_sizes[:, None]
+        own, other = weighted.split_with_sizes(self.sizes, dim=1), self.profiles.split_with_sizes(self.sizes, dim=1)
+        pull = self._dependence(shares) if with_pseudo and self.pseudo_precision > 0 else None
         for block in self.blocks:
             if block.others:
-                total = total + block.loss(self._gram(columns, block.column, block.others))
-        if with_pseudo and self.pseudo_precision > 0:
-            profiles = self.profiles.split_with_sizes(self.sizes, dim=1)
-            some = torch.randperm(len(self.blocks))[:PSEUDO_COLUMNS].tolist()
-            residual = sum((self._pseudo(columns, profiles, self.blocks[j]) for j in some), total.new_zeros(()))
-            total = total + self.pseudo_precision * len(self.blocks) / len(some) * residual
-        return total
+                gram = self._gram(columns, block.column, block.others)
+                total = total + block.loss(gram)
+                if pull is not None:
+                    independent = own[block.column].T @ torch.cat([other[j] for j in block.others], dim=1)
+                    pull = pull - (gram.sum(dim=0) - independent).square().sum()
+        return total if pull is None else total + self.pseudo_precision * pull
 
     def held(self, shares: Tensor) -> BlockTargets:
         """The same with the values that the generators have [C, K, D], at the precision of the measurements."""
@@ -132,19 +132,32 @@ class BlockTargets:
         gram = columns[one].transpose(1, 2) @ torch.cat([columns[j] for j in others], dim=2)
         return gram * (self.class_sizes / points)[:, None, None]
 
-    def _pseudo(self, columns: Sequence[Tensor], profiles: Sequence[Tensor], block: Block) -> Tensor:
-        """How far a column and those that it was not measured with are from independence within classes."""
-        if not block.unmeasured:
-            return self.class_sizes.new_zeros(())
-        weighted = profiles[block.column] * self.class_sizes[:, None]
-        expected = weighted.T @ torch.cat([profiles[j] for j in block.unmeasured], dim=1)
-        return ((self._gram(columns, block.column, block.unmeasured).sum(dim=0) - expected) ** 2).sum()
+    def _dependence(self, shares: Tensor) -> Tensor:
+        """How far all pairs, measured or not, are from independence within classes: squared people, each pair once."""
+        mean = shares.mean(dim=1, keepdim=True)
+        each = (self.class_sizes / shares.shape[1]).sqrt()[:, None, None]
+        whole = self.class_sizes.sqrt()[:, None]
+        # What the mixture has of a pair, less what independent columns would have, is small beside either: the points
+        # are taken less their mean, so that little is lost to rounding.
+        rows = torch.cat([((shares - mean) * each).flatten(0, 1), mean[:, 0] * whole, self.profiles * whole])
+        signs = torch.ones(len(rows), device=rows.device)
+        signs[-len(self.class_sizes) :] = -1
+        signed = (rows * signs[:, None]).split_with_sizes(self.sizes, dim=1)
+        columns = rows.split_with_sizes(self.sizes, dim=1)
+        with_itself = [(left.T @ right).square().sum() for left, right in zip(columns, signed, strict=True)]
+        return (squared_norm(rows, signs) - torch.stack(with_itself).sum()) / 2
+
+
+def squared_norm(rows: Tensor, signs: Tensor) -> Tensor:
+    """Sum of the squared cells of XᵀSX [D, D], for X = `rows` [R, D] and S = diag(`signs`) [R], by XXᵀ [R, R] alone."""
+    return signs @ (rows @ rows.T).square() @ signs
 
 
 def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets:
     """Measurements arranged for the fit of a wide table."""
     classes = len(measured.class_sizes)
     noises = [table.best()[1] for table in measured.pairs.values()]
+    pulled = len(measured.pairs) < math.comb(len(encoding.names), 2)
     blocks = tuple(_block(measured, encoding, name) for name in encoding.names)
     tables = [value for block in blocks for value in (block.by_class, block.summed) if value is not None]
     return BlockTargets(
@@ -154,7 +167,7 @@ def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets
         one_way_precision=torch.full((classes, encoding.width), 1.0 / measured.one_way_noise**2),
         blocks=blocks,
         profiles=_tensor(np.concatenate([measured.profiles[name] for name in encoding.names], axis=1)),
-        pseudo_precision=PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises])) if noises else 0.0,
+        pseudo_precision=PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises])) if noises and pulled else 0.0,
         cells=classes * encoding.width + sum(value.numel() for value in tables),
     )
 
@@ -163,8 +176,6 @@ def _block(measured: Measurements, encoding: Encoding, name: str) -> Block:
     """The tables of which this column is the first."""
     partners = {b: table for (a, b), table in measured.pairs.items() if a == name}
     number = {column: j for j, column in enumerate(encoding.names)}
-    later = encoding.names[number[name] + 1 :]
-    known = {other for other in later if (name, other) in measured.pairs or (other, name) in measured.pairs}
     sizes = [encoding.sizes[number[other]] for other in partners]
     by_class = [table.by_class for table in partners.values() if table.by_class is not None]
     summed = [table.summed for table in partners.values() if table.summed is not None]
@@ -179,7 +190,6 @@ def _block(measured: Measurements, encoding: Encoding, name: str) -> Block:
         by_class_precision=_tensor(1.0 / noise["by_class"] ** 2) if by_class else torch.zeros(sum(sizes)),
         summed=_tensor(np.concatenate(summed, axis=1)) if summed else None,
         summed_precision=_tensor(1.0 / noise["summed"] ** 2) if summed else torch.zeros(sum(sizes)),
-        unmeasured=tuple(number[other] for other in later if other not in known),
     )
 
 

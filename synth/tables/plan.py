@@ -16,7 +16,9 @@ from synth.tables.pair_choice import MAX_GROUPS, pair_weight
 
 MAX_MEMORY_BYTES = 8 << 30
 MAX_MATRIX_BYTES = 1 << 30
-"""Above this a fit holds its pairs one by one (`synth.tables.block_targets`), and unmeasured ones for a step alone."""
+MAX_MATRIX_WIDTH = 1536
+"""Above either a fit holds its measured pairs one by one, and no table of the others (`synth.tables.block_targets`): it
+is the smaller from the first on, and the faster from the second."""
 MAX_POINTS = 2048
 """Latent points of all classes together, about, in a fit."""
 MAX_CLASSES = 256
@@ -82,12 +84,18 @@ def memory_bytes(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     counts = max(scores, 3 * 8 * (classes + 1) * measured)
     # Column by column: the same six of each measured table, and what its gradient needs of the bins it joins.
     blocks = 7 * 4 * (classes + 1) * measured + 3 * 4 * MAX_POINTS * sum(sizes[: plan.measured_pairs])
-    matrices = matrix_bytes(classes, width)
-    fit = matrices if matrices <= MAX_MATRIX_BYTES else max(MAX_MATRIX_BYTES, blocks)
+    # A table that is narrower than it could be is fitted with matrices after all.
+    matrices = min(MAX_MATRIX_BYTES, matrix_bytes(classes, min(width, MAX_MATRIX_WIDTH)))
+    fit = matrices if fits_as_matrices(classes, width) else max(matrices, blocks)
     fit += 12 * 4 * 2 * MAX_POINTS * width  # activations
     draw = (8 + 8 + 4) * width**2
     histograms = 3 * 8 * sum(block.size for name in layout.columns for block in codecs[name].blocks)
     return RUNTIME_BYTES + histograms + max(counts, fit, draw)
+
+
+def fits_as_matrices(classes: int, width: int) -> bool:
+    """Whether a fit holds matrices of all bins by all bins."""
+    return width <= MAX_MATRIX_WIDTH and matrix_bytes(classes, width) <= MAX_MATRIX_BYTES
 
 
 def matrix_bytes(classes: int, width: int) -> int:

@@ -34,7 +34,7 @@ from synth.tables.checkpoint import SafetensorsCheckpointIO
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
-from synth.tables.plan import MAX_MATRIX_BYTES, matrix_bytes
+from synth.tables.plan import fits_as_matrices
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ Moments = Targets | BlockTargets
 
 def moments_of(measured: Measurements, encoding: Encoding) -> Moments:
     """Measurements arranged for the fit: as matrices of all bins by all bins, or pair by pair where these are large."""
-    if matrix_bytes(len(measured.class_sizes), encoding.width) <= MAX_MATRIX_BYTES:
+    if fits_as_matrices(len(measured.class_sizes), encoding.width):
         return targets_of(measured, encoding)
     return block_targets_of(measured, encoding)
 

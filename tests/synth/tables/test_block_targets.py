@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 from synth.schema import Schema
-from synth.tables import block_targets, train
-from synth.tables.block_targets import BlockTargets, block_targets_of
+from synth.tables import plan
+from synth.tables.block_targets import BlockTargets, block_targets_of, squared_norm
 from synth.tables.measurements import Measurements, PairTable
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 from synth.tables.train import FitSettings, fit, moments_of
@@ -68,7 +69,7 @@ def test_the_loss_and_its_gradient_are_those_of_matrices(both: Both, shares: tor
     found = []
     for targets in both:
         at = shares.clone().requires_grad_()
-        loss = targets.loss(at, with_pseudo=with_pseudo)  # fewer columns than PSEUDO_COLUMNS: all take part
+        loss = targets.loss(at, with_pseudo=with_pseudo)
         loss.backward()
         found.append((float(loss.detach()), at.grad))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
@@ -76,14 +77,24 @@ def test_the_loss_and_its_gradient_are_those_of_matrices(both: Both, shares: tor
     assert both[0].cells == both[1].cells
 
 
-def test_a_few_columns_stand_for_all_unmeasured_pairs(both: Both, shares: torch.Tensor) -> None:
+def test_the_squared_norm_of_a_matrix_that_is_never_formed() -> None:
+    rows, signs = torch.randn(5, 9, generator=torch.Generator().manual_seed(1)), torch.tensor([1.0, 1, -1, 1, -1])
+    formed = rows.T @ torch.diag(signs) @ rows
+    assert float(squared_norm(rows, signs)) == pytest.approx(float(formed.square().sum()), rel=1e-5)
+
+
+def test_unmeasured_pairs_alone_are_pulled(
+    both: Both, shares: torch.Tensor, measured: Measurements, encoding: Encoding
+) -> None:
     pulls = [float(targets.loss(shares, with_pseudo=True) - targets.loss(shares)) for targets in both]
-    with patch.object(block_targets, "PSEUDO_COLUMNS", 1):
-        some = {round(float(both[1].loss(shares, with_pseudo=True) - both[1].loss(shares)), 1) for _ in range(60)}
     assert pulls[0] == pytest.approx(pulls[1], rel=1e-4)
-    # Four columns, each drawn once in four times: 60 draws miss one of them once in ten million.
-    assert 2 <= len(some) <= 4
-    assert min(some) <= pulls[0] <= max(some)
+    assert both[1].pseudo_precision > 0
+    sizes = dict(zip(encoding.names, encoding.sizes, strict=True))
+    every = {
+        (a, b): PairTable(None, 0.0, np.zeros((sizes[a], sizes[b])), 1.0)
+        for a, b in itertools.combinations(encoding.names, 2)
+    }
+    assert block_targets_of(replace(measured, pairs=every), encoding).pseudo_precision == 0
 
 
 def test_thinning_splits_the_noise_and_keeps_the_value(both: Both) -> None:
@@ -115,7 +126,7 @@ def test_a_wide_table_is_fitted_as_well(measured: Measurements, encoding: Encodi
         members=1, steps=120, latent_points=16, hidden_size=16, learning_rate=1e-2, accelerator="cpu", threads=1
     )
     matrices = fit(measured, settings, checkpoints=tmp_path / "matrices")
-    with patch.object(train, "MAX_MATRIX_BYTES", 0):
+    with patch.object(plan, "MAX_MATRIX_BYTES", 0):
         assert isinstance(moments_of(measured, encoding), BlockTargets)
         blocks = fit(measured, settings, checkpoints=tmp_path / "blocks")
     assert isinstance(moments_of(measured, encoding), Targets)
