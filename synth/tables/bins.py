@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from synth.tables.empirical_bayes import expected_counts
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -117,19 +119,14 @@ def merge_levels(mass: FloatArray, noise: float, has_missing: bool) -> IntArray:
 def spread_within_bins(noised: FloatArray, bin_of_cell: IntArray, noise: float) -> FloatArray:
     """Share of each level within its bin, each bin's shares summing to 1.
 
-    The noised counts, shrunk towards an even spread.
+    Levels are thought to be as common as the noised counts of all of them make likely.
 
     Args:
         noised: noised counts of the levels.
         bin_of_cell: bin of each level.
         noise: noise scale of a count.
     """
-    mass = np.empty(len(noised))
-    for b in range(int(bin_of_cell.max()) + 1):
-        inside = np.nonzero(bin_of_cell == b)[0]
-        even = np.full(len(inside), max(float(noised[inside].mean()), 0.0))
-        mass[inside] = np.maximum(shrunk(noised[inside], even, noise, len(inside) - 1), 0.0)
-    return shares_of(mass, np.ones(len(noised)), bin_of_cell)
+    return shares_of(expected_counts(noised, noise), np.ones(len(noised)), bin_of_cell)
 
 
 def shrunk(noised: FloatArray, towards: FloatArray, noise: float, freedom: int) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.tables.bins import project_to_simplex
+from synth.tables.empirical_bayes import mixed
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,7 +24,6 @@ STRENGTHS = (0.0, 0.04, 0.1, 0.25, 0.6, 1.5, 4.0)
 """Standard deviations a class's factor may have around one."""
 LENGTH = 0.5
 """How far the smooth part reaches, in parts of all ordered bins."""
-EM_STEPS = 30
 LEAST_SHARE = 0.2
 """A bin counts as at least this part of an even bin's share: how rare it is, is not known better."""
 FLOOR = 1e-6
@@ -71,7 +71,7 @@ def class_profiles(columns: Mapping[str, ByClass], class_sizes: FloatArray) -> d
         }
         if not some:
             continue
-        chances = _mixed(np.concatenate([c.likelihood for c in some.values()]))
+        chances = mixed(np.concatenate([c.likelihood for c in some.values()]))
         for name, candidates in some.items():
             now, chances = np.split(chances, [len(class_sizes)])
             difference = np.einsum("ck,ckb->cb", now, candidates.difference)
@@ -106,16 +106,3 @@ def _candidates(column: ByClass, class_sizes: FloatArray) -> _Candidates:
         likelihood[:, k] = -0.5 * (turned**2 / spread + np.log(spread)).sum(axis=1)
         difference[:, k] = (turned * values / spread) @ vectors.T
     return _Candidates(whole, likelihood, difference)
-
-
-def _mixed(likelihood: FloatArray) -> FloatArray:
-    """Chance of each candidate for each row [rows, candidates], with the candidates' shares learned from all rows."""
-    given = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
-    rows, candidates = given.shape
-    share = np.full(candidates, 1 / candidates)
-    for _ in range(EM_STEPS):
-        chance = given * share
-        chance /= chance.sum(axis=1, keepdims=True)
-        share = (chance.sum(axis=0) + 1 / candidates) / (rows + 1)
-    chance = given * share
-    return np.asarray(chance / chance.sum(axis=1, keepdims=True))
