@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datasheets import DOCUMENTS, Answers, FileDigest, load_answers
 from datasheets import document as documents_of
+from synth.durations import timed
 from synth.errors import NotApproved, SynthError, UserError, VerificationFailed
 from synth.facts import PublicFacts
 from synth.files import locked, sha256_file, write_whole
@@ -22,6 +23,7 @@ from synth.schema import public_yaml
 
 
 @guarded_stage
+@timed
 def document(folder: RunFolder) -> None:
     """Write schema.yaml and every document into the draft of the bundle, and keep the facts they are written from."""
     from synth import stages  # torch: of no use to who documents again

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,12 +86,13 @@ def _tell_pruned(gone: tuple[ListedRun, ...], *, dry_run: bool, as_json: bool) -
 
 def _print(found: tuple[ListedRun, ...]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("run", "started", "state", "ε", "charged", "working files"):
-        table.add_column(heading, justify="right" if heading == "ε" else "left", overflow="fold")
+    for heading in ("run", "started", "took", "state", "ε", "charged", "working files"):
+        table.add_column(heading, justify="right" if heading in {"took", "ε"} else "left", overflow="fold")
     for run in found:
         table.add_row(
             f"{run.run} (latest)" if run.latest else run.run,
             run.created,
+            "?" if run.seconds is None else str(timedelta(seconds=math.ceil(run.seconds))),
             run.state,
             "?" if run.epsilon is None else format_epsilon(run.epsilon),
             {True: "yes", False: "no", None: "?"}[run.charged],

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from synth.durations import noted_in
 from synth.errors import SynthError, UserError
 from synth.files import locked, write_whole
 from synth.privacy.ledger import Ledger
@@ -45,6 +46,8 @@ class ListedRun:
         private_gone: whether its working files are gone.
         latest: whether it made the newest finished bundle.
         bundle: the bundle's folder, None without one.
+        seconds: how long its stages have taken, over all its tries; None where that was not noted. It follows from how
+            large the source is, and is for the steward alone.
     """
 
     run: str
@@ -55,6 +58,7 @@ class ListedRun:
     private_gone: bool
     latest: bool
     bundle: Path | None
+    seconds: float | None
 
 
 def point_to(bundle: Path, *, always: bool) -> None:
@@ -86,6 +90,7 @@ def list_runs(directory: Path, *, revocations: Revocations, ledger: Ledger | Non
             private_gone=not folder.private.exists(),
             latest=folder.run_id == latest,
             bundle=folder.bundle if folder.bundle.is_dir() else None,
+            seconds=_seconds(folder),
         )
         for folder in newest_first
     )
@@ -156,6 +161,11 @@ def _epsilon(folder: RunFolder) -> float | None:
         return float(asked)
     except (SynthError, LookupError, TypeError, ValueError):
         return None
+
+
+def _seconds(folder: RunFolder) -> float | None:
+    noted = noted_in(folder.internal)
+    return round(sum(duration.seconds for duration in noted), 3) if noted else None
 
 
 def _latest(directory: Path, newest_first: Sequence[RunFolder]) -> str | None:

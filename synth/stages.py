@@ -25,6 +25,7 @@ from typing import Concatenate, ParamSpec, Protocol
 
 from synth import release
 from synth.config import Run
+from synth.durations import timed
 from synth.errors import PrivacyRefusal, UserError
 from synth.facts import (
     AuditFacts,
@@ -107,6 +108,7 @@ def once(note: str) -> Callable[[Callable[Concatenate[RunFolder, P], None]], Cal
 
 
 @guarded_stage
+@timed
 def reserve(folder: RunFolder, ledger: Ledger) -> None:
     """Reserve the run's whole budget. Raises BudgetExceeded; nothing has been read yet.
 
@@ -133,6 +135,7 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
 
 @guarded_stage
 @once("quality")
+@timed
 def encode(folder: RunFolder) -> None:
     """One pass over the private rows into the run's working file; again when a run goes on to a stage that wants it."""
     if has_score(folder):
@@ -142,6 +145,7 @@ def encode(folder: RunFolder) -> None:
 
 @guarded_stage
 @once("delta")
+@timed
 def measure(folder: RunFolder, ledger: Ledger, workers: Workers = HERE) -> None:
     """All noised releases, each marked as spent in the ledger before its first draw, then saved whole."""
     run = folder.run()
@@ -153,6 +157,7 @@ def measure(folder: RunFolder, ledger: Ledger, workers: Workers = HERE) -> None:
 
 @guarded_stage
 @once("model")
+@timed
 def train(folder: RunFolder) -> None:
     """Fit the model to the noised measurements and save it. No private row is opened."""
     folder.model.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -166,6 +171,7 @@ def has_critic(folder: RunFolder) -> bool:
 
 @guarded_stage
 @once(CRITIC)
+@timed
 def refine(folder: RunFolder, ledger: Ledger) -> None:
     """Refine the fitted generator of a table against a critic trained by DP-SGD; nothing for a run without one."""
     table_stages.refine(folder, lambda event: _spend(ledger, folder, event))
@@ -173,6 +179,7 @@ def refine(folder: RunFolder, ledger: Ledger) -> None:
 
 @guarded_stage
 @once("data")
+@timed
 def sample(folder: RunFolder, workers: Workers = HERE) -> None:
     """Draw the synthetic rows from the model and write them as Parquet. No private row is opened."""
     run = folder.run()
@@ -193,6 +200,7 @@ def sample(folder: RunFolder, workers: Workers = HERE) -> None:
 
 @guarded_stage
 @once("audit")
+@timed
 def audit(folder: RunFolder) -> None:
     """Audit the mechanism on the run's own synthetic rows. No private row is opened, so what is found is public.
 
@@ -215,6 +223,7 @@ def has_score(folder: RunFolder) -> bool:
 
 @guarded_stage
 @once("quality")  # its facts are among those scores
+@timed
 def score(folder: RunFolder, ledger: Ledger) -> None:
     """Noise how a classifier trained on the synthetic rows does on held-out people; nothing for a run without any."""
     table_stages.score(folder, lambda event: _spend(ledger, folder, event))
@@ -222,6 +231,7 @@ def score(folder: RunFolder, ledger: Ledger) -> None:
 
 @guarded_stage
 @once("quality")
+@timed
 def evaluate(folder: RunFolder) -> None:
     """Public scores for the bundle, and the internal report for the steward."""
     quality, report = recipe_of(folder.run()).evaluate(folder)
@@ -238,6 +248,7 @@ def evaluate(folder: RunFolder) -> None:
 
 @guarded_stage
 @once("privacy")
+@timed
 def settle(folder: RunFolder, ledger: Ledger) -> None:
     """Close the run's account as spent and keep the public statement of what it cost. Working rows are deleted."""
     run = folder.run()
@@ -303,6 +314,7 @@ def public_facts(folder: RunFolder) -> PublicFacts:
 
 
 @guarded_stage
+@timed
 def seal(folder: RunFolder) -> Path:
     """Seal the draft and make it the bundle in one rename. Earlier runs of the same run.yaml that died are replaced."""
     release.seal(folder.draft)

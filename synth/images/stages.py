@@ -17,6 +17,7 @@ import pyarrow as pa
 from safetensors.numpy import load
 
 from synth.config import Run
+from synth.durations import so_far
 from synth.evaluate.image_public import image_scores, moments_of
 from synth.evaluate.internal.images import MOST_PICTURES, Pictures, halved, image_report, write_image_report
 from synth.facts import DataFacts, ImageModelFacts, QualityFacts
@@ -157,7 +158,8 @@ def _report_to_the_steward(folder: RunFolder, schema: ImageSchema) -> None:
     synthetic = _first_pictures(folder, schema, min(MOST_PICTURES, len(kept["labels"])))
     outside = Outside(**json.loads((folder.private / OUTSIDE).read_text()))
     report = image_report(train, test, synthetic, schema, learned=True, outside=outside)
-    write_image_report(report, test, synthetic, schema, folder.internal, name="report")
+    durations = so_far(folder.internal)
+    write_image_report(report, test, synthetic, schema, folder.internal, name="report", durations=durations)
 
 
 def _first_pictures(folder: RunFolder, schema: ImageSchema, most: int) -> Pictures:

@@ -9,12 +9,13 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from synth.config import Run
+from synth.durations import so_far
 from synth.errors import InvalidSource
 from synth.evaluate.held_out import MOST_TRAINING_ROWS, Classifier, held_out_facts
 from synth.evaluate.internal import internal_scores, write_internal_report
@@ -337,4 +338,5 @@ def _report_to_the_steward(folder: RunFolder, measured: Measurements) -> None:
     if folder.run().table.rules:
         broken = json.loads((folder.private / BROKEN_RULES).read_text())
         scores["rules"] = rule_scores(broken, TableModel.load(folder.model))
+    scores["durations"] = [asdict(duration) for duration in so_far(folder.internal)]
     write_internal_report(scores, folder.internal)

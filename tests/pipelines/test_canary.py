@@ -25,6 +25,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from synth import durations
+
 ROWS = 577
 TEXT = "zq-canary-text"
 UNDECLARED = "zq-canary-undeclared"
@@ -33,6 +35,7 @@ NUMBER = 8675309.125
 WHOLE = 7393911331739391  # too long to turn up in the random digits of ten thousand printed numbers and hashes
 DATE = datetime(1971, 7, 8, 9, 10, 11)
 FOLDER = "zq-source-folder"
+TOOK = 7468219351084227  # what every stage is said to take: seconds, of a processor too, and bytes of memory
 MICROS = int((DATE - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
 CANARIES = (
     *(word.encode() for word in (TEXT, UNDECLARED, IDENTIFIER)),
@@ -233,6 +236,7 @@ def run(clinic: Any, synth: Any, temporary: Path, monkeypatch: pytest.MonkeyPatc
 
     real = stages.encode_rows
     monkeypatch.setattr(stages, "encode_rows", talk)
+    monkeypatch.setattr(durations._Started, "until_now", lambda self: durations.Duration(self.stage, *[TOOK] * 3))
     return synth("run", clinic.run_yaml)
 
 
@@ -250,6 +254,17 @@ def test_a_run_that_succeeds_tells_nothing(clinic: Any, run: Any, home: Path, te
         **dict.fromkeys(("age", "bmi", "sex", "ward", "grade", "admitted"), 1),
         "died": 0,
     }
+    # Time and memory too, which follow from how large the source is.
+    internal = run.bundle.parent / "internal"
+    noted = json.loads((internal / "durations.json").read_text())
+    assert [entry["stage"] for entry in noted] == [*BODIES]
+    assert report["durations"] == [entry for entry in noted if entry["stage"] not in {"settle", "document", "seal"}]
+    assert {entry[key] for entry in noted for key in ("seconds", "cpu_seconds", "peak_bytes")} == {TOOK}
+    assert "Time and memory" in (internal / "report.html").read_text()
+    took = (str(TOOK).encode(),)
+    assert_no_canary(bytes_below(run.bundle, home, temporary), took)
+    said = (run.out.encode(), run.err.encode(), clinic.ledger.read_bytes())
+    assert_no_canary(iter([("stdout, stderr or ledger", content) for content in said]), took)
     _nothing_of_the_source_is_public(clinic, run.bundle)
     _prefect_knows_the_run_folder_alone(clinic, run.bundle.parent, home)
 

@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 
 from synth.config import load_run
+from synth.durations import noted_in
 from synth.errors import SynthError, UserError
 from synth.images import stages as image_stages
 from synth.prepare import prepare
@@ -231,6 +232,9 @@ def assert_whole(dead: Dead, bundle: Path, synth: Any) -> None:
     assert {path.name for path in bundle.parent.iterdir()} == {"bundle", "internal"}
     assert not [path for path in dead.folder.rglob("*") if path.name.endswith(".partial")]
     assert (bundle.parent / "internal" / "report.json").is_file()
+    stages = [duration.stage for duration in noted_in(bundle.parent / "internal")]
+    # What the process that died has noted stays; the last ones are of the one that went on.
+    assert stages[0] == "reserve" and stages[-1] == "seal" and {"encode", "measure", "evaluate"} <= {*stages}
     assert not list((bundle.parent / "internal").glob("failure-*"))
 
 
@@ -534,6 +538,9 @@ def test_pictures_too(tmp_path: Path, quick_flow: Any, synth: Any, drawn: list[i
         bundle = dead.resumed()
         assert_whole(dead, bundle, synth)
         assert len(list((bundle / "pictures").iterdir())) == 2
+        report = json.loads((bundle.parent / "internal" / "report.json").read_text())
+        assert {"encode", "evaluate"} <= {entry["stage"] for entry in report["durations"]}
+        assert "Time and memory" in (bundle.parent / "internal" / "report.html").read_text()
     assert drawn == []
 
 

@@ -128,6 +128,7 @@ def test_the_run_folder_keeps_the_bundle_and_the_internal_report(finished: Finis
     assert {path.name for path in (run / "internal").iterdir()} == {
         "audit.json",
         "drew",
+        "durations.json",
         "facts.json",
         "report.html",
         "report.json",

@@ -98,6 +98,9 @@ def test_the_list_for_people(out: Path, synth: Any) -> None:
 def test_a_run_yaml_names_its_folder_and_its_ledger(made: Path, synth: Any) -> None:
     (found,) = json.loads(synth("runs", made.parent.parent / "run.yaml", "--json").out)["runs"]
     assert (found["run"], found["state"], found["charged"]) == (made.name, "candidate", True)
+    noted = json.loads((made / "internal" / "durations.json").read_text())
+    assert found["seconds"] == pytest.approx(sum(entry["seconds"] for entry in noted), abs=1e-3)
+    assert "0:00:" in synth("runs", made.parent.parent / "run.yaml").out
 
 
 def test_a_run_at_work_is_drafting_and_stays(out: Path, synth: Any) -> None:

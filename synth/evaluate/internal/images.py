@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synth.durations import Duration
 from synth.evaluate.internal.image_features import FeatureScores, feature_scores
 from synth.evaluate.internal.membership import FEWEST_ROWS, Membership, attacks_by_distance
 from synth.evaluate.internal.page import image_page
@@ -276,13 +277,24 @@ def near_copies(train: Tensor, test: Tensor, synthetic: Tensor) -> tuple[float, 
 
 
 def write_image_report(
-    report: ImageReport, real: Pictures, synthetic: Pictures, schema: ImageSchema, folder: Path, *, name: str
+    report: ImageReport,
+    real: Pictures,
+    synthetic: Pictures,
+    schema: ImageSchema,
+    folder: Path,
+    *,
+    name: str,
+    durations: Sequence[Duration] = (),
 ) -> Path:
-    """Write NAME.html, with some pictures of each class, and NAME.json, each whole; returns the page's path."""
-    write_whole(folder / f"{name}.json", json.dumps(asdict(report), indent=1))
+    """Write NAME.html, with some pictures of each class, and NAME.json, each whole; returns the page's path.
+
+    `durations` are the run's stages so far, for the report that a run leaves.
+    """
+    took = [asdict(duration) for duration in durations]
+    write_whole(folder / f"{name}.json", json.dumps(asdict(report) | ({"durations": took} if took else {}), indent=1))
     sheets = [[_sheet(pictures, c, schema) for pictures in (real, synthetic)] for c in range(len(report.classes))]
     page = folder / f"{name}.html"
-    write_whole(page, image_page(report, schema.dataset, sheets))
+    write_whole(page, image_page(report, schema.dataset, sheets, took))
     return page
 
 

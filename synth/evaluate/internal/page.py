@@ -74,7 +74,12 @@ def quick_page(scores: Mapping[str, Any]) -> str:
     )
 
 
-def image_page(report: ImageReport, dataset: str, sheets: Sequence[Sequence[str | None]]) -> str:
+def image_page(
+    report: ImageReport,
+    dataset: str,
+    sheets: Sequence[Sequence[str | None]],
+    durations: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The page on pictures; a sheet of real and one of synthetic pictures for each class, as data URIs."""
     found = [x for c in report.classes for x in (c.found_synthetic, c.found_real) if x is not None]
     return _render(
@@ -84,6 +89,7 @@ def image_page(report: ImageReport, dataset: str, sheets: Sequence[Sequence[str 
         classes=list(zip(report.classes, sheets, strict=True)),
         found_scale=scale_of(found, low=0.0, high=1.0),
         alarm=report.near_copies > report.near_by_chance + ALARM_SHARE,
+        durations=durations,
     )
 
 
