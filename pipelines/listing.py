@@ -19,6 +19,7 @@ from pipelines.releasing import lists_to_read
 from synth.config import load_run
 from synth.errors import UserError
 from synth.privacy.ledger import Ledger, format_epsilon
+from synth.resume import can_be_resumed
 from synth.runs import ListedRun, list_runs, prune
 
 
@@ -34,13 +35,15 @@ def runs(
     ledger: LedgerOfRun = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, the newest first: drafting, failed, candidate, approved, rejected, revoked or damaged.
+    """List runs, the newest first: drafting, resumable, failed, candidate, approved, rejected, revoked or damaged.
+
+    Resumable is the one that `synth run RUN.yaml --resume` goes on with; of a DIR, each that has saved what it drew.
 
     --prune --keep N removes failed, undecided and rejected runs, but for the newest N of them. It never removes one
-    that was approved or revoked, is damaged, is at work or began within the hour, or made the latest bundle. What a run
-    has spent stays spent.
+    that was approved or revoked, is damaged, is at work or began within the hour, has saved what it drew, or made the
+    latest bundle. What a run has spent stays spent.
     """
-    directory, book = _meant(where, ledger)
+    directory, book, resumable = _meant(where, ledger)
     if prune_old:
         if keep is None:
             raise UserError("--prune needs --keep: say how many of the runs that may go shall stay")
@@ -49,7 +52,7 @@ def runs(
         return
     if keep is not None or dry_run:
         raise UserError("--keep and --dry-run go with --prune")
-    found = list_runs(directory, revocations=_lists, ledger=book)
+    found = list_runs(directory, revocations=_lists, ledger=book, resumable=resumable)
     if as_json:
         typer.echo(json.dumps({"directory": str(directory), "runs": [_plain(run) for run in found]}))
     elif found:
@@ -58,12 +61,14 @@ def runs(
         typer.echo(f"{directory}: no runs")
 
 
-def _meant(where: Path, ledger: str | None) -> tuple[Path, Ledger | None]:
-    """The output folder, and the ledger where one is named."""
+def _meant(where: Path, ledger: str | None) -> tuple[Path, Ledger | None, set[str] | None]:
+    """The output folder; the ledger where one is named; and of a run.yaml which of its runs `--resume` goes on with."""
     if where.is_dir():
-        return where.absolute(), None if ledger is None else Ledger.open(ledger, create=False)
-    config = load_run(where).config
-    return config.output.directory, Ledger.open(ledger_of(ledger, config.ledger.url), create=False)
+        return where.absolute(), None if ledger is None else Ledger.open(ledger, create=False), None
+    run = load_run(where)
+    book = Ledger.open(ledger_of(ledger, run.config.ledger.url), create=False)
+    found = can_be_resumed(run, book)
+    return run.config.output.directory, book, set() if found is None else {found.run_id}
 
 
 def _lists(bundle: Path) -> list[Path]:

@@ -6,7 +6,7 @@ Nothing is opened but what runs leave: no private row is read, and a run that is
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ GRACE = timedelta(hours=1)
 """A run this young may be about to take its lock, so it is not removed."""
 PRUNED = ".pruned"
 
-State = Literal["drafting", "failed", "candidate", "approved", "rejected", "revoked", "damaged", "audit"]
+State = Literal["drafting", "resumable", "failed", "candidate", "approved", "rejected", "revoked", "damaged", "audit"]
 REMOVABLE: frozenset[State] = frozenset({"failed", "candidate", "rejected"})
 
 Revocations = Callable[[Path], Sequence[Path]]
@@ -40,7 +40,8 @@ class ListedRun:
 
     Attributes:
         run: its id; created: when it started, UTC, ISO 8601.
-        state: `drafting` while it is at work; `damaged` when its bundle is not intact; `audit` for a long audit.
+        state: `drafting` while it is at work; `resumable` when it died and `--resume` goes on with it; `damaged` when
+            its bundle is not intact; `audit` for a long audit.
         epsilon: stated by the bundle, else asked for by its run.yaml; None when neither can be read.
         charged: whether the ledger counts it; None without a ledger.
         private_gone: whether its working files are gone.
@@ -71,8 +72,18 @@ def point_to(bundle: Path, *, always: bool) -> None:
         write_whole(directory / LATEST, f"{bundle.relative_to(directory).as_posix()}\n")
 
 
-def list_runs(directory: Path, *, revocations: Revocations, ledger: Ledger | None = None) -> tuple[ListedRun, ...]:
-    """All runs, the newest first. Raises UserError without such a directory."""
+def list_runs(
+    directory: Path,
+    *,
+    revocations: Revocations,
+    ledger: Ledger | None = None,
+    resumable: Collection[str] | None = None,
+) -> tuple[ListedRun, ...]:
+    """All runs, the newest first. Raises UserError without such a directory.
+
+    `resumable` are the ids of those that `--resume` would go on with; where nobody has asked, the ones that died with
+    all that they drew saved whole.
+    """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; name a run.yaml, or the output folder of its runs")
     charged = None if ledger is None else {run.run_id for one in ledger.populations() for run in one.charged}
@@ -84,7 +95,7 @@ def list_runs(directory: Path, *, revocations: Revocations, ledger: Ledger | Non
         ListedRun(
             run=folder.run_id,
             created=moments[folder],
-            state=_state(folder, revocations),
+            state=_state(folder, revocations, resumable),
             epsilon=_epsilon(folder),
             charged=None if charged is None else folder.run_id in charged,
             private_gone=not folder.private.exists(),
@@ -107,10 +118,8 @@ def prune(
     youngest = (now or datetime.now(UTC)) - GRACE
     old = [
         run
-        for run in list_runs(directory, revocations=revocations)
+        for run in list_runs(directory, revocations=revocations)  # what can be resumed goes when its time is over
         if run.state in REMOVABLE and not run.latest and datetime.fromisoformat(run.created) < youngest
-        # What was paid for and can still be resumed goes by itself when its time is over.
-        if run.bundle is not None or not RunFolder(directory / run.run).saved
     ][keep:]
     if dry_run:
         return tuple(old)
@@ -138,7 +147,7 @@ def _vanish(folder: RunFolder) -> bool:
     return True
 
 
-def _state(folder: RunFolder, revocations: Revocations) -> State:
+def _state(folder: RunFolder, revocations: Revocations, resumable: Collection[str] | None = None) -> State:
     if folder.bundle.is_dir():
         try:
             return examine(folder.bundle, revocations=revocations(folder.bundle)).state
@@ -150,6 +159,9 @@ def _state(folder: RunFolder, revocations: Revocations) -> State:
         with try_lock(folder.path) as free:
             if not free:
                 return "drafting"
+    died_whole = folder.saved and folder.started().get("makes") == "bundle"
+    if died_whole if resumable is None else folder.run_id in resumable:
+        return "resumable"
     return "audit" if (folder.internal / "audit.html").is_file() else "failed"
 
 

@@ -14,6 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
 from synth.resume import can_be_resumed, resume
 from synth.run_folder import RunFolder, hold
+from synth.runs import prune
 from synth.tables import stages as table_stages
 
 Moments = dict[str, tuple[str, bool]]
@@ -377,6 +379,31 @@ def test_values_of_the_environment_are_part_of_a_run(
         resume(clinic.run_yaml, ledger)
     monkeypatch.setenv("STEPS", "20")
     assert resume(clinic.run_yaml, ledger).saved
+
+
+@pytest.mark.parametrize(
+    ("moment", "change", "of_run_yaml", "of_folder"),
+    [
+        ("trained", None, "resumable", "resumable"),
+        ("settled", None, "resumable", "resumable"),
+        ("reserved", None, "resumable", "failed"),  # it has drawn nothing, which the ledger alone can tell
+        ("all releases drawn", None, "failed", "failed"),
+        ("published", None, "candidate", "candidate"),
+        ("trained", "schema.yaml", "failed", "resumable"),
+        ("trained", "an audit's folder", "failed", "failed"),
+    ],
+)
+def test_a_list_of_runs_says_which_can_be_resumed(
+    table: Dead, synth: Any, moment: str, change: str | None, of_run_yaml: str, of_folder: str
+) -> None:
+    dead = table.at(moment)
+    if change:
+        CHANGES[change][0](dead)
+    for where, state in ((dead.run_yaml, of_run_yaml), (dead.folder / "out", of_folder)):
+        (listed,) = json.loads(synth("runs", where, "--json").out)["runs"]
+        assert listed["state"] == state
+    prune(dead.folder / "out", keep=0, revocations=lambda _: [], now=datetime.now(UTC) + timedelta(hours=2))
+    assert any((dead.folder / "out").iterdir()) == (of_folder != "failed")
 
 
 def test_a_living_run_is_not_resumed(table: Dead) -> None:
