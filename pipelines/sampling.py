@@ -87,6 +87,9 @@ def sample(
         raise UserError(f"{output}: rows are written as Parquet, so name a file that ends in .parquet")
     if output.is_dir() and not dicom and sets is None:
         raise UserError(f"{output}: is a folder; name a file to write")
+    if complete is not None and output.exists() and complete.exists() and output.samefile(complete):
+        raise UserError(f"{output}: is the partial table itself; name another file")
+    replaces = not dicom and sets is None and _may_replace(output)
     if complete is None:
         if rows is None:
             raise UserError("--rows is needed: say how many rows to draw (or name a table with --complete)")
@@ -114,6 +117,8 @@ def sample(
             "they are; this cost no budget",
             err=True,
         )
+    if replaces:
+        typer.echo(f"{output}: the rows that were there are replaced", err=True)
     typer.echo(output.resolve())
 
 
@@ -184,8 +189,6 @@ def complete_to_file(
     from synth.tables.completion import PartialTable, complete, completed_schema
 
     refuse_in_bundle(output, named=str(output), bundle=bundle)
-    if output.exists() and partial.exists() and output.samefile(partial):
-        raise UserError(f"{output}: is the partial table itself; name another file")
     model, claims = _opened(bundle, output)
     table = PartialTable(partial, model)
     if rows is not None and rows != table.rows:
@@ -274,6 +277,20 @@ def _refuse_places(bundle: Path, output: Path) -> None:
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist")
     refuse_in_bundle(output, named=str(output), bundle=bundle, because=SEALED)
+
+
+def _may_replace(output: Path) -> bool:
+    """Whether a file is in the output's place, which then is replaced: one that was drawn here, or is empty.
+
+    Raises UserError for any other, a source for one.
+    """
+    from synth.parquet import drawn_by_us
+
+    if not output.exists():
+        return False
+    if output.is_file() and (not output.stat().st_size or drawn_by_us(output)):
+        return True
+    raise UserError(f"{output}: is there already and was not written by synth sample; name another file, or move it")
 
 
 def _mark(bundle: Path, claims: dict[str, Any]) -> dict[str, str]:

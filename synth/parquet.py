@@ -36,6 +36,15 @@ def synthetic_metadata(
     }
 
 
+def drawn_by_us(path: Path) -> bool:
+    """Whether a file is one that `synth sample` has written, by the mark in it."""
+    try:
+        marks = pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return False
+    return marks.get(b"synthetic") == b"true" or b"completed" in marks
+
+
 def write_parts(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, metadata: Mapping[str, str]
 ) -> list[str]:

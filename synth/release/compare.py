@@ -22,6 +22,8 @@ SCORES = (
     "mean_two_way_noise",
     "measured_pairs",
 )
+FOR_SECTION = "one text for the whole section"
+"""Stands behind such an answer: the same words given to the question itself are a change."""
 
 Pair = dict[str, Any]
 """A value of both bundles: {"a": …, "b": …}, None where one has none."""
@@ -121,7 +123,7 @@ def _answers(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 
 def _written(sheet: dict[str, Any]) -> list[tuple[str, str | None]]:
     return [
-        (question["id"], part["text"])
+        (question["id"], f"{part['text']} [{FOR_SECTION}]" if part.get("for_section") else part["text"])
         for section in sheet["sections"]
         for question in section["questions"]
         for part in question["answers"]

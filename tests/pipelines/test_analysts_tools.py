@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -15,7 +16,29 @@ import pyarrow.parquet as pq
 import pytest
 from frictionless import Resource, Schema
 
+from synth.parquet import write_file
+from synth.schema import parse_schema
+from synth.tables.codec import codecs_of
+from synth.tables.decode import arrow_schema, values_at
+
 COLUMNS = ["patient_nbr", "age", "bmi", "sex", "ward", "grade", "admitted", "died"]
+
+
+ODD_COLUMNS = (
+    {"name": "visits", "kind": "integer", "bounds": [0, 9], "nullable": True},
+    {"name": "smoker", "kind": "boolean", "nullable": True},
+    {"name": "stage", "kind": "categorical", "categories": [1, 2, 3], "nullable": True},
+    {"name": "dose", "kind": "categorical", "categories": [0.5, 1.0, 2.5]},
+    {"name": "code", "kind": "categorical", "categories": ["01", "02"], "nullable": True},
+    {
+        "name": "seen",
+        "kind": "datetime",
+        "bounds": ["2015-01-01", "2015-03-01"],
+        "resolution": "day",
+        "nullable": True,
+    },
+)
+ODD_KINDS = [pa.int64(), pa.bool_(), pa.int64(), pa.float64(), pa.string(), pa.timestamp("us")]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +93,55 @@ def test_frictionless(quick_bundle: Path, rows: list[dict[str, object]]) -> None
     assert Resource(data=texts, schema=Schema.from_descriptor(described)).validate().valid
     broken = [rows[0] | {"age": 7}, *rows[1:]]
     assert not Resource(data=broken, schema=Schema.from_descriptor(described)).validate().valid
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every cell of every column, in the types that a bundle has."""
+    declared = parse_schema({"dataset": "tools", "columns": ODD_COLUMNS}, file="s")
+    codecs = codecs_of(declared)
+    schema = arrow_schema(declared, codecs)
+    arrays = []
+    for codec in codecs.values():
+        positions = np.arange(12.0) % (10 if codec.ordered else codec.size)
+        if codec.missing is not None:
+            positions[positions >= (9 if codec.ordered else codec.size - 1)] = np.nan
+        arrays.append(values_at(codec, positions))
+    path = tmp_path_factory.mktemp("tools") / "rows.parquet"
+    write_file([pa.record_batch(arrays, schema=schema)], schema, path, {"synthetic": "true"})
+    return path
+
+
+class TestTypesThatToolsLose:
+    """Integers, truth values and codes with missing ones among them, and numbers that are categories."""
+
+    def test_the_file_itself(self, odd: Path) -> None:
+        table = pq.read_table(odd)
+        assert table.schema.types == ODD_KINDS
+        assert [column.null_count > 0 for column in table.columns] == [True, True, True, False, True, True]
+        assert table["code"].to_pylist()[:3] == ["01", "02", None] and table["dose"].to_pylist()[:3] == [0.5, 1.0, 2.5]
+
+    def test_pandas(self, odd: Path) -> None:
+        """With its nullable types; without, integers with missing ones become floats, as pandas has it."""
+        kinds = ["Int64", "boolean", "Int64", "Float64", "string", "datetime64[us]"]
+        kept = pd.read_parquet(odd, dtype_backend="numpy_nullable")
+        assert [str(kind) for kind in kept.dtypes] == kinds
+        plain = pd.read_parquet(odd)
+        for name, values in pq.read_table(odd).to_pydict().items():
+            assert [None if pd.isna(value) else value for value in kept[name]] == values
+            assert [None if pd.isna(value) else value for value in plain[name]] == values
+
+    def test_polars(self, odd: Path) -> None:
+        frame = pl.read_parquet(odd)
+        assert frame.dtypes == [pl.Int64, pl.Boolean, pl.Int64, pl.Float64, pl.String, pl.Datetime("us")]
+        assert frame.to_dict(as_series=False) == pq.read_table(odd).to_pydict()
+
+    def test_duckdb(self, odd: Path) -> None:
+        with duckdb.connect() as connection:
+            found = connection.execute("SELECT * FROM read_parquet($1)", [str(odd)])
+            kinds = ["BIGINT", "BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR", "TIMESTAMP"]
+            assert [str(kind) for _, kind, *_ in found.description] == kinds
+            assert found.fetchall() == [tuple(row.values()) for row in pq.read_table(odd).to_pylist()]
 
 
 def as_text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,11 @@ LONG_WORDS = """() => {
     return document.documentElement.scrollWidth - document.documentElement.clientWidth;
 }"""
 """Makes one word of every text, and says by how much the page is too wide then."""
+ANSWERS = """\
+collection.others: Recorded by the ward in the course of care.
+motivation.purpose: To teach with.
+"""
+"""So that the datasheet has all it can show: gaps, answers of their own, and one text for a section."""
 AUDIT: dict[str, Any] = {
     "reading": "An audit can refute ε, never prove it.",
     "refuted": False,
@@ -93,6 +99,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def pages(quick_bundle: Path, clinic_at: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """The pages of one run, by name."""
+    from pipelines.documents import document_again
     from pipelines.evaluating import evaluate_bundle
     from synth.evaluate.internal import models
 
@@ -111,8 +118,11 @@ def pages(quick_bundle: Path, clinic_at: Any, tmp_path_factory: pytest.TempPathF
             out=folder / "internal",
         )
     (folder / "audit.html").write_text(audit_page(AUDIT))
+    run = Path(shutil.copytree(quick_bundle.parent, folder / quick_bundle.parent.name))
+    (folder / "answers.yaml").write_text(ANSWERS)
+    document_again(run / "bundle", folder / "answers.yaml")
     yield {
-        "datasheet.html": quick_bundle / "datasheet.html",
+        "datasheet.html": run / "bundle" / "datasheet.html",
         "quality.html": quick_bundle / "quality.html",
         "report.html": quick_bundle.parent / "internal" / "report.html",
         "evaluation.html": evaluation,
@@ -150,6 +160,12 @@ def seen(pages: dict[str, Path], chromium: Path) -> dict[tuple[str, str], Seen]:
             page.close()
         browser.close()
     return found
+
+
+def test_the_datasheet_shows_all_it_can(pages: dict[str, Path]) -> None:
+    text = pages["datasheet.html"].read_text()
+    assert all(title in text for title in ("Answered for the section", "Recorded by the ward", "To teach with"))
+    assert '<span class="badge">' in text  # of a section with gaps
 
 
 @pytest.mark.parametrize(("name", "width"), CASES)

@@ -234,6 +234,39 @@ class TestSets:
         assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+class TestAFileInTheWay:
+    def test_rows_drawn_before_are_replaced_and_it_is_said(self, bundle: Path, synth: Any, tmp_path: Path) -> None:
+        path = tmp_path / "rows.parquet"
+        path.touch()  # an empty file is nobody's
+        for rows in (7, 5):
+            outcome = synth("sample", bundle, "--rows", rows, "-o", path)
+            assert (outcome.code, outcome.out) == (0, f"{path}\n")
+            assert f"{path}: the rows that were there are replaced" in outcome.err
+            assert pq.read_metadata(path).num_rows == rows
+        fresh = synth("sample", bundle, "--rows", 5, "-o", tmp_path / "other.parquet")
+        assert fresh.code == 0 and "replaced" not in fresh.err
+
+    def test_a_completed_table_is_replaced_too(self, bundle: Path, synth: Any, partial: Path, tmp_path: Path) -> None:
+        for told in (False, True):
+            outcome = synth("sample", bundle, "--complete", partial, "-o", tmp_path / "full.parquet")
+            assert (outcome.code, "are replaced" in outcome.err) == (0, told)
+
+    @pytest.mark.parametrize("kind", ["a table", "no table", "a device"])
+    def test_anything_else_stays(self, bundle: Path, synth: Any, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "patients.parquet"
+        if kind == "a table":
+            pq.write_table(pa.table({"age": [40]}), path)
+        elif kind == "no table":
+            path.write_text("notes")
+        else:
+            path.symlink_to("/dev/null")
+        before = path.read_bytes()
+        outcome = synth("sample", bundle, "--rows", 5, "-o", path)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert "is there already and was not written by synth sample" in outcome.err
+        assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize("inside", ["rows.parquet", "data/part-00000.parquet", "link/part-00000.parquet"])
 @pytest.mark.parametrize("place", ["BUNDLE", "another", "bundle.partial"])
 def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: Path, place: str, inside: str) -> None:

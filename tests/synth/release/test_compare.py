@@ -66,6 +66,16 @@ def test_everything_that_changed(two: tuple[Path, Path]) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_the_same_words_given_to_a_question_itself_are_a_change(
+    tmp_path: Path, make: Callable[..., Path], values: dict[str, Any]
+) -> None:
+    shared = deepcopy(values)
+    shared["datasheet.json"]["sections"][0]["questions"][0]["answers"][0]["for_section"] = True
+    found = compare(make(tmp_path / "a", shared), make(tmp_path / "b", values))
+    told = {"a": "Nobody. [one text for the whole section]", "b": "Nobody."}
+    assert found["answers"]["changed"] == {"motivation.funding": told}
+
+
 def test_the_other_way_round(two: tuple[Path, Path]) -> None:
     there, back = compare(*two), compare(*reversed(two))
     assert back["schema"]["removed"] == there["schema"]["added"]
