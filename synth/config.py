@@ -122,7 +122,8 @@ class Privacy(Section):
 class Critic(Section):
     """The critic trained by DP-SGD, when it has a share. None of it may follow from the data.
 
-    `steps` and `sample_rate` (the chance of a person to join a step) fix what the critic costs.
+    `steps` and `sample_rate` (the chance of a person to join a step) fix what the critic costs. `processes` of this
+    machine share its work, on a GPU each where there are as many: neither noise nor cost depends on them.
     """
 
     steps: Annotated[Count, Field(ge=1, le=1_000_000)] = 400
@@ -131,6 +132,7 @@ class Critic(Section):
     learning_rate: Number = Field(default=3e-3, gt=0, le=1)
     hidden_size: Annotated[Count, Field(ge=8, le=4096)] = 128
     weight: Number = Field(default=1.0, gt=0, le=1e6)
+    processes: Annotated[Count, Field(ge=1, le=64)] = 1
 
 
 class Synthesizer(Section):

@@ -121,6 +121,8 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
             raise UserError(f"run {folder.run_id} {reason}; start a new run without --resume")
         logger.info("reserve: run %s goes on; nothing more is charged", folder.run_id)
         return
+    if run.images is None:
+        table_stages.ranks_of(run)  # a GPU that is missing is told before anything is spent
     reservation = ledger.reserve(
         population=run.declared.ledger_population,
         dataset=run.declared.dataset,

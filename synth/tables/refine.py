@@ -26,10 +26,13 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from torch import Tensor, nn
 
 from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic
+from synth.privacy.dp_sgd.noising import split_like
+from synth.privacy.dp_sgd.processes import rank_and_world_size, sum_over_processes, wait_for_all
 from synth.tables.count import Codes
 from synth.tables.critic import Critic
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
+from synth.tables.ranks import Ranks, joined, refuse_apart, strategy_of
 from synth.tables.targets import Encoding, encoding_of
 from synth.tables.train import moments_of, quiet_lightning
 from synth.working_file import private_array
@@ -41,6 +44,7 @@ FAKES = 1024
 ALONE = 0.1
 """Part of the steps in which the critic learns alone, before the generators listen to it."""
 AVERAGE = 0.98
+ALONE_HERE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,12 @@ def bin_rows(
     return BinnedRows(table, persons)
 
 
+def binned_rows(file: Path, batches: Callable[[Sequence[str]], Iterable[Codes]], *, person: str | None) -> BinnedRows:
+    """What `bin_rows` has left in a file, for another process."""
+    persons = None if person is None else np.concatenate([batch[person] for batch in batches([person])])
+    return BinnedRows(np.load(file, mmap_mode="r", allow_pickle=False), persons)
+
+
 def refine(
     members: Sequence[Generator],
     measured: Measurements,
@@ -126,18 +136,26 @@ def refine(
     config: DpSgdConfig,
     *,
     charge: Callable[[], None],
+    ranks: Ranks = ALONE_HERE,
 ) -> Refined:
-    """Refine fitted generators against a private critic. `charge` is called before the first person is drawn."""
+    """Refine fitted generators against a private critic. `charge` is called before the first person is drawn.
+
+    Each of several processes (`ranks`) calls this with the same rows, and draws from its own share of the people. All
+    have the same generators in the end. One of them charges.
+    """
     encoding = encoding_of(measured)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        module = Refinement(members, measured, encoding, settings, config)
-        charge()
-        with quiet_lightning():
-            trainer = _trainer(settings, config.steps)
-            trainer.fit(module, PoissonBatches([private.rows], config, persons=private.persons))
-        module.private.refuse_unfinished()
+        with joined(ranks):
+            module = Refinement(members, measured, encoding, settings, config)
+            charge()
+            wait_for_all()
+            with quiet_lightning():
+                trainer = _trainer(settings, config.steps, ranks)
+                trainer.fit(module, PoissonBatches([private.rows], config, persons=private.persons))
+            module.private.refuse_unfinished()
+            refuse_apart(module.average.parameters(), ranks)
         refined = tuple(cast(Generator, member.cpu().eval().requires_grad_(True)) for member in module.average)
         targets = moments_of(measured, encoding)
         with torch.inference_mode():
@@ -202,7 +220,8 @@ class Refinement(pl.LightningModule):
         chosen, fakes = self.fakes(shares)
         self.private.private_step(batch.columns, persons=batch.persons)
         gradients = self._fakes.clipped_sum([fakes])
-        for parameter, gradient in zip(self._fakes.parameters, gradients, strict=True):
+        total = sum_over_processes(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for parameter, gradient in zip(self._fakes.parameters, split_like(total, gradients), strict=True):
             assert parameter.grad is not None
             parameter.grad.add_(gradient / FAKES)
         critic_step.step()
@@ -219,12 +238,13 @@ class Refinement(pl.LightningModule):
                 mean.lerp_(value, 1 - AVERAGE)
 
     def fakes(self, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """FAKES generated rows: the column distributions they are drawn from [FAKES, D], and they themselves, one-hot
-        and with their class [FAKES, D + C]. Classes come by the noised shares, latent points evenly."""
-        label = torch.multinomial(self._class_share, FAKES, replacement=True)
-        chosen = shares[label, torch.randint(shares.shape[1], (FAKES,), device=shares.device)]
+        """This process's part of FAKES generated rows: the column distributions they are drawn from [n, D], and they
+        themselves, one-hot and with their class [n, D + C]. Classes come by the noised shares, latent points evenly."""
+        count = len(_part())
+        label = torch.multinomial(self._class_share, count, replacement=True)
+        chosen = shares[label, torch.randint(shares.shape[1], (count,), device=shares.device)]
         with torch.no_grad():
-            rows = torch.zeros(FAKES, sum(self.critic.sizes), device=shares.device)
+            rows = torch.zeros(count, sum(self.critic.sizes), device=shares.device)
             for start, size in zip(self.encoding.offsets, self.encoding.sizes, strict=True):
                 level = torch.multinomial(chosen[:, start : start + size], 1)
                 rows.scatter_(1, level + start, 1.0)
@@ -234,6 +254,8 @@ class Refinement(pl.LightningModule):
     def verdict(self, chosen: Tensor, fakes: Tensor) -> Tensor:
         """The critic's mean score of the generators, with the exact gradient by the columns' distributions.
 
+        Of several processes each has the score of its own part; their mean is that of all.
+
         Given the others, a column's part in the expected score is Σ_v p(v) · score with v in its place. The fakes are
         divided among the columns. A straight-through draw would follow the critic's slopes at the corners instead,
         and misses what shows only when two columns change together.
@@ -241,14 +263,21 @@ class Refinement(pl.LightningModule):
         columns = len(self.encoding.sizes)
         total = chosen.new_zeros(())
         for j, (start, size) in enumerate(zip(self.encoding.offsets, self.encoding.sizes, strict=True)):
-            scores = self.critic.exchanged(fakes[j::columns], j)
-            total = total + (chosen[j::columns, start : start + size] * scores).sum()
-        return total * columns / FAKES
+            mine = slice((j - _part().start) % columns, None, columns)
+            scores = self.critic.exchanged(fakes[mine], j)
+            total = total + (chosen[mine, start : start + size] * scores).sum()
+        return total * columns * rank_and_world_size()[1] / FAKES
 
     def _set_rate(self, optimizer: Any, step: int) -> None:
         """A cosine decay, so that the last weights stand still."""
         for group in optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def _part() -> range:
+    """Which of the FAKES generated rows are this process's."""
+    rank, count = rank_and_world_size()
+    return range(rank * FAKES // count, (rank + 1) * FAKES // count)
 
 
 def _points(members: Iterable[nn.Module]) -> Tensor:
@@ -260,13 +289,15 @@ def _layers(critic: nn.Module) -> Mapping[str, nn.Module]:
     return {name: module for name, module in critic.named_modules() if list(module.parameters(recurse=False))}
 
 
-def _trainer(settings: RefineSettings, steps: int) -> pl.Trainer:
+def _trainer(settings: RefineSettings, steps: int, ranks: Ranks) -> pl.Trainer:
     terminal = sys.stderr.isatty()
     progress: Callback = TQDMProgressBar(refresh_rate=10) if terminal else _PlainProgress(steps)
     return pl.Trainer(
         max_epochs=1,
-        accelerator=settings.accelerator,
-        devices=1,
+        accelerator=settings.accelerator if ranks.count == 1 else ranks.accelerator,
+        devices=ranks.count,
+        strategy=strategy_of(ranks),
+        use_distributed_sampler=False,
         logger=False,
         callbacks=[progress],
         enable_checkpointing=False,

@@ -30,7 +30,7 @@ from synth.privacy.audit.one_run import Audit
 from synth.privacy.audit.synthetic_rows import audit_of_rows, first_rows
 from synth.privacy.contributions import bound_and_number, bound_contributions
 from synth.privacy.dp_sgd import DpSgdConfig
-from synth.privacy.events import Event
+from synth.privacy.events import Event, PoissonGaussianEvent
 from synth.privacy.holdout import held_out_persons, held_out_rows
 from synth.privacy.noise import NoiseSource
 from synth.run_folder import CRITIC, RunFolder
@@ -43,7 +43,8 @@ from synth.tables.layout import Layout
 from synth.tables.measure import Measurer
 from synth.tables.measurements import Measurements, load_measurements, save_measurements
 from synth.tables.model import TableModel
-from synth.tables.refine import FAKES, RefineSettings, bin_rows
+from synth.tables.ranks import Ranks, accelerator_of, companions, ready
+from synth.tables.refine import FAKES, BinnedRows, RefineSettings, bin_rows, binned_rows
 from synth.tables.refine import refine as refine_generators
 from synth.tables.rows import sample_rows_by
 from synth.tables.rules import rules_of
@@ -60,6 +61,8 @@ SCORE = "held_out.json"
 """The noised pair of right and wrong predictions on held-out people."""
 EXACT_SCORE = "held_out_exact.json"
 """The pair without noise: for the steward alone."""
+MEETING = "meeting"
+"""Where the processes that share a critic find each other."""
 
 
 def encode(folder: RunFolder) -> None:
@@ -187,47 +190,20 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     Until that is saved, the note CRITIC says that what was drawn is not.
     """
     run = folder.run()
-    layout, plan = plan_run(run)
-    event, recipe = plan.critic, run.config.synthesizer.critic
+    event, recipe = plan_run(run)[1].critic, run.config.synthesizer.critic
     if event is None:
         return
-    measured, model = load_measurements(folder.private), TableModel.load(folder.model)
-    private = bin_rows(
-        functools.partial(read_codes, folder.codes),
-        measured,
-        target=layout.target,
-        person=PERSON if run.table.person_column is not None else None,
-        destination=folder.bins,
-    )
-    # What divides the noised sum follows from a count that is paid for, or declared; the rate itself is a constant.
-    people = measured.total / run.table.max_rows_per_person
-    config = DpSgdConfig(
-        sample_rate=event.sample_rate,
-        steps=event.steps,
-        expected_batch_size=max(1.0, event.sample_rate * people),
-        max_grad_norm=recipe.max_grad_norm,
-        noise_multiplier=event.noise_multiplier,
-    )
 
     def draw() -> None:
         folder.note(CRITIC, False)
         charge(event)
 
-    refined = refine_generators(
-        model.members,
-        measured,
-        private,
-        RefineSettings(
-            learning_rate=recipe.learning_rate,
-            hidden_size=recipe.hidden_size,
-            weight=recipe.weight,
-            max_rows_per_person=run.table.max_rows_per_person,
-            accelerator=run.config.synthesizer.accelerator,
-            threads=fit_settings(run, layout).threads,
-        ),
-        config,
-        charge=draw,
-    )
+    ranks = ranks_of(run, meeting=folder.private / MEETING)
+    measured, model = load_measurements(folder.private), TableModel.load(folder.model)
+    private = _bin_rows(folder, measured)
+    settings, config = _refine_settings(run, event, measured)
+    with companions(folder.path, ranks):
+        refined = refine_generators(model.members, measured, private, settings, config, charge=draw, ranks=ranks)
     replace(model, members=refined.members).save(folder.model)
     critic = CriticFacts(
         share=run.config.synthesizer.share_of_critic,
@@ -243,6 +219,69 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     folder.note("model", facts.model_dump(mode="json"))
     folder.note(CRITIC, True)
     logger.info("refine: the generator is refined by %d steps of its critic", event.steps)
+
+
+def ranks_of(run: Run, *, rank: int = 0, meeting: Path | None = None) -> Ranks:
+    """The processes that share a run's critic. Raises UserError where they ask for more GPUs than there are."""
+    asked = run.config.synthesizer
+    count = asked.critic.processes
+    return Ranks(rank, count, accelerator_of(asked.accelerator, count), meeting)
+
+
+def refine_beside(folder: RunFolder, rank: int) -> None:
+    """What a further process does while `refine` is at work: the same, with its own share of the people."""
+    run = folder.run()
+    event = plan_run(run)[1].critic
+    assert event is not None
+    measured, members = load_measurements(folder.private), TableModel.load(folder.model).members
+    if folder.bins.exists():
+        read = functools.partial(read_codes, folder.codes)
+        private = binned_rows(folder.bins, read, person=_person_key(run))
+    else:  # sealed: in memory alone
+        private = _bin_rows(folder, measured)
+    settings, config = _refine_settings(run, event, measured)
+    ready()
+    ranks = ranks_of(run, rank=rank, meeting=folder.private / MEETING)
+    refine_generators(members, measured, private, settings, config, charge=lambda: None, ranks=ranks)
+
+
+def _bin_rows(folder: RunFolder, measured: Measurements) -> BinnedRows:
+    run = folder.run()
+    return bin_rows(
+        functools.partial(read_codes, folder.codes),
+        measured,
+        target=plan_run(run)[0].target,
+        person=_person_key(run),
+        destination=folder.bins,
+    )
+
+
+def _person_key(run: Run) -> str | None:
+    return PERSON if run.table.person_column is not None else None
+
+
+def _refine_settings(
+    run: Run, event: PoissonGaussianEvent, measured: Measurements
+) -> tuple[RefineSettings, DpSgdConfig]:
+    recipe = run.config.synthesizer.critic
+    # What divides the noised sum follows from a count that is paid for, or declared; the rate itself is a constant.
+    people = measured.total / run.table.max_rows_per_person
+    settings = RefineSettings(
+        learning_rate=recipe.learning_rate,
+        hidden_size=recipe.hidden_size,
+        weight=recipe.weight,
+        max_rows_per_person=run.table.max_rows_per_person,
+        accelerator=run.config.synthesizer.accelerator,
+        threads=fit_settings(run, plan_run(run)[0]).threads,
+    )
+    config = DpSgdConfig(
+        sample_rate=event.sample_rate,
+        steps=event.steps,
+        expected_batch_size=max(1.0, event.sample_rate * people),
+        max_grad_norm=recipe.max_grad_norm,
+        noise_multiplier=event.noise_multiplier,
+    )
+    return settings, config
 
 
 def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], workers: Workers = HERE) -> DataFacts:

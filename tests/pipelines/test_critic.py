@@ -13,7 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from synth.config import load_run
+from synth.prepare import events_of
 from synth.privacy import budget
 from synth.privacy.ledger import Ledger
 from synth.privacy.pld import epsilon_of
@@ -83,9 +86,9 @@ def test_people_with_several_rows(refined: Any, synth: Any, monkeypatch: pytest.
     seen: dict[str, Any] = {}
     work = stages.refine_generators
 
-    def watching(members: Any, measured: Any, private: Any, settings: Any, config: Any, *, charge: Any) -> Any:
+    def watching(members: Any, measured: Any, private: Any, settings: Any, config: Any, **named: Any) -> Any:
         seen.update(private=private, settings=settings, config=config, total=measured.total)
-        return work(members, measured, private, settings, config, charge=charge)
+        return work(members, measured, private, settings, config, **named)
 
     monkeypatch.setattr(stages, "refine_generators", watching)
     rows = refined.table.num_rows
@@ -103,6 +106,82 @@ def test_people_with_several_rows(refined: Any, synth: Any, monkeypatch: pytest.
     # Post-processing of the noised number of rows, never of the true one.
     assert seen["config"].expected_batch_size == pytest.approx(0.1 * seen["total"] / 3)
     assert pq.ParquetFile(bundle / "data" / "part-00000.parquet").metadata.num_rows > 0
+
+
+class TestTwoProcesses:
+    @pytest.mark.parametrize("sealed", [False, True])
+    def test_train_one_critic(
+        self, refined: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch, sealed: bool
+    ) -> None:
+        """Which also have the same weights in the end: a run whose processes have not fails."""
+        from synth.tables import ranks
+
+        lay: set[str] = set()
+        finite, started = ranks.refuse_apart, []
+
+        def looking(weights: Any, those: Any) -> None:
+            lay.update(path.name for path in those.meeting.parent.iterdir())
+            started.append((those.count, torch.distributed.get_world_size()))
+            finite(weights, those)
+
+        monkeypatch.setattr("synth.tables.refine.refuse_apart", looking)
+        if sealed:
+            monkeypatch.setenv("SYNTH_WORKING_KEY", "0badc0de" * 8)
+            refined.schema |= {"privacy_unit": "patient_nbr", "max_rows_per_person": 2}
+        refined.write()
+        alone = events_of(load_run(refined.run_yaml))
+        refined.run["synthesizer"]["critic"]["processes"] = 2
+        refined.write()
+        assert events_of(load_run(refined.run_yaml)) == alone  # who does the work is nothing to the cost
+        bundle = quick_run(refined.run_yaml)
+        assert started == [(2, 2)]
+        assert ("bins.npy" in lay) == (not sealed) and "meeting" in lay
+        account = Ledger.open(refined.ledger_url).population("clinic-patients")
+        assert account is not None and account.charged[0].spent == tuple(alone)
+        assert statement_of(bundle)["events"][-1]["steps"] == STEPS
+        members = TableModel.load(bundle / "model").members
+        assert all(bool(value.isfinite().all()) for member in members for value in member.state_dict().values())
+        assert {path.name for path in bundle.parent.iterdir()} == {"bundle", "internal"}
+
+    def test_gpus_that_are_not_there_cost_nothing(
+        self, refined: Any, synth: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        refined.run["synthesizer"] |= {"accelerator": "gpu"}
+        refined.run["synthesizer"]["critic"]["processes"] = 2
+        done = synth("run", refined.write().run_yaml)
+        assert done.code == 2 and "ask for fewer" in done.err.splitlines()[-1]
+        assert Ledger.open(refined.ledger_url).history() == ()
+
+    def test_one_that_is_lost_fails_the_run_which_stays_spent(
+        self, refined: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second process is killed in the first one's second step, which then waits for it in vain."""
+        from pipelines.flow import Stopped  # Prefect reads its home when it is imported
+        from synth.privacy.dp_sgd import PrivateCritic
+
+        step, popen, started = PrivateCritic.private_step, subprocess.Popen, []
+
+        def start(*arguments: Any, **named: Any) -> Any:
+            started.append(popen(*arguments, **named))
+            return started[-1]
+
+        def kills(self: Any, columns: Any, **named: Any) -> None:
+            if self.steps_taken == 1:
+                started[-1].kill()
+            step(self, columns, **named)
+
+        refined.run["synthesizer"]["critic"]["processes"] = 2
+        refined.write()
+        monkeypatch.setattr("synth.tables.ranks.subprocess.Popen", start)
+        monkeypatch.setattr(PrivateCritic, "private_step", kills)
+        with pytest.raises(Stopped) as stop:
+            quick_run(refined.run_yaml)
+        assert str(stop.value.reason).startswith("refine failed with RuntimeError; its text is withheld")
+        account = Ledger.open(refined.ledger_url).population("clinic-patients")
+        assert account is not None and budget.CRITIC in {event.name for event in account.charged[0].spent}
+        assert not list(refined.out.rglob("bins.npy")) and not list(refined.out.glob("*/bundle"))
+        assert all(process.poll() is not None for process in started)
 
 
 class TestFailures:

@@ -86,6 +86,24 @@ class TestTheGeneratorsLoss:
         # A level that cannot be drawn is never drawn.
         assert bool((chosen[rows[:, : chosen.shape[1]] == 1] > 0).all())
 
+    @pytest.mark.parametrize("processes", [2, 3])
+    def test_several_processes_share_fakes_and_score(
+        self, refinement: Refinement, monkeypatch: pytest.MonkeyPatch, processes: int
+    ) -> None:
+        """Whose fakes together are those of one process: then the mean of their scores is its score."""
+        from synth.tables import refine as module
+
+        shares = torch.cat([member.all_points() for member in refinement.members], dim=1).detach()
+        chosen, fakes = refinement.fakes(shares)
+        whole, parts, start = float(refinement.verdict(chosen, fakes)), [], 0
+        for rank in range(processes):
+            monkeypatch.setattr(module, "rank_and_world_size", lambda rank=rank: (rank, processes))
+            count = len(refinement.fakes(shares)[1])
+            parts.append(float(refinement.verdict(chosen[start : start + count], fakes[start : start + count])))
+            start += count
+        assert start == FAKES
+        assert sum(parts) / processes == pytest.approx(whole, rel=1e-4, abs=1e-5)
+
     def test_its_gradient_is_that_of_the_expected_score(self, refinement: Refinement) -> None:
         """By brute force over all rows of a product distribution, on three columns of two levels and one class."""
         from synth.tables.critic import Critic
