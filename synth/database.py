@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.numeric import Int4BinaryLoader, Int8BinaryLoader
 
 from synth import tls
 from synth.config import Database
 from synth.errors import InvalidSource, SynthError
+from synth.records import columns_of
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -47,20 +46,17 @@ TYPES: dict[int, pa.DataType] = {
     _TIMESTAMP: pa.timestamp("us"),
     _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"),
 }
+_NUMERIC = b"numeric"
 SHOWN = b"type"
 """Key of a field's metadata: the type's name in the database. A type that TYPES lacks is a field of type null."""
-
-# In binary form PostgreSQL counts days and microseconds from 2000.
-_DAYS, _MICROS = 10_957, 946_684_800_000_000
-_LAST_DAY, _LAST_MICRO = 2**31 - 1 - _DAYS, 2**63 - 1 - _MICROS  # the greatest number stands for infinity
 
 # Digits: two persons numbered by floats must not become one text.
 _BEGIN = (
     sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
     sql.SQL("SET LOCAL extra_float_digits = 1"),
 )
-_HELD = sql.SQL("DECLARE synth_source SCROLL CURSOR WITH HOLD FOR SELECT {} FROM {}")
-_STREAMED = sql.SQL("DECLARE synth_source NO SCROLL CURSOR WITHOUT HOLD FOR SELECT {} FROM {}")
+_HELD = sql.SQL("DECLARE synth_source SCROLL CURSOR WITH HOLD FOR SELECT record_send(ROW({})) FROM {}")
+_STREAMED = sql.SQL("DECLARE synth_source NO SCROLL CURSOR WITHOUT HOLD FOR SELECT record_send(ROW({})) FROM {}")
 
 
 def header_of(database: Database) -> pa.Schema:
@@ -101,6 +97,7 @@ class Snapshot:
         # The line break ends a comment at the query's end.
         self._source = sql.SQL("({}\n) AS source").format(sql.SQL(query.strip().removesuffix(";")))
         self._kinds: tuple[pa.DataType, ...] | None = None
+        self._as_text: tuple[bool, ...] = ()
         self._held = False
         _explained(lambda: [self._execute(statement) for statement in _BEGIN])
 
@@ -143,29 +140,30 @@ class Snapshot:
 
     def _declare(self, names: Sequence[str], person: str | None) -> None:
         header = self.header()
-        kinds, chosen = [], []
+        kinds, as_text, chosen = [], [], []
         for name in names:
             places = header.get_all_field_indices(name)
             if len(places) != 1 or pa.types.is_null(header.field(places[0]).type):
                 raise InvalidSource(f"source {PLACE}: its columns have changed since they were checked; run again")
-            kind = header.field(places[0]).type
-            kinds.append(kind)
-            # As text, without the blanks that fill up a char(n).
-            chosen.append(sql.SQL("{}::text" if pa.types.is_string(kind) else "{}").format(sql.Identifier(name)))
+            field = header.field(places[0])
+            kinds.append(field.type)
+            # Text as text, without the blanks that fill up a char(n); and numbers of any length.
+            as_text.append(pa.types.is_string(field.type) or field.metadata[SHOWN].startswith(_NUMERIC))
+            chosen.append(sql.SQL("{}::text" if as_text[-1] else "{}").format(sql.Identifier(name)))
         if person is not None:
             kinds.append(pa.string())
+            as_text.append(True)
             chosen.append(sql.SQL("{}::text").format(sql.Identifier(person)))
         self._held = person is not None
         declare = (_HELD if self._held else _STREAMED).format(sql.SQL(", ").join(chosen), self._source)
         _explained(lambda: self._execute(declare))
         if self._held:
             _explained(lambda: self._execute(sql.SQL("COMMIT")))  # here the server runs the query and keeps its rows
-        self._kinds = tuple(kinds)
+        self._kinds, self._as_text = tuple(kinds), tuple(as_text)
 
     def _fetch(self, fetch: sql.Composed, names: list[str], kinds: Sequence[pa.DataType]) -> pa.RecordBatch:
-        rows = self._execute(fetch).fetchall()
-        cells = zip(*rows, strict=True) if rows else [()] * len(kinds)
-        return pa.record_batch([_array(values, kind) for values, kind in zip(cells, kinds, strict=True)], names=names)
+        records = [record for (record,) in self._execute(fetch).fetchall()]
+        return pa.record_batch(columns_of(records, kinds, self._as_text), names=names)
 
     def _execute(self, statement: sql.Composable) -> psycopg.Cursor[Row]:
         # In binary form the protocol itself refuses several statements at once.
@@ -178,7 +176,7 @@ def _libpq(url: str) -> str:
 
 def _connect(url: str) -> psycopg.Connection[Row]:
     url = _libpq(url)
-    connection = psycopg.connect(
+    return psycopg.connect(
         url,
         autocommit=True,
         prepare_threshold=None,
@@ -186,24 +184,6 @@ def _connect(url: str) -> psycopg.Connection[Row]:
         fallback_application_name="synth",
         connect_timeout=conninfo_to_dict(url).get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
     )
-    connection.adapters.register_loader(_DATE, Int4BinaryLoader)
-    for moment in (_TIMESTAMP, _TIMESTAMPTZ):
-        connection.adapters.register_loader(moment, Int8BinaryLoader)
-    return connection
-
-
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Values as the driver gives them, in an Arrow type of TYPES."""
-    if pa.types.is_date(kind):
-        days = pc.min_element_wise(pa.array(values, pa.int64()), _LAST_DAY, skip_nulls=False)
-        days = pc.max_element_wise(pc.add(days, _DAYS), -(2**31), skip_nulls=False)
-        return days.cast(pa.int32()).view(kind)
-    if pa.types.is_timestamp(kind):
-        micros = pc.min_element_wise(pa.array(values, pa.int64()), _LAST_MICRO, skip_nulls=False)
-        return pc.add(micros, _MICROS).view(kind)
-    if pa.types.is_floating(kind):
-        return pa.array([None if value is None else float(value) for value in values], kind)  # numeric is a Decimal
-    return pa.array(values, kind)
 
 
 def _explained(work: Callable[[], T], *, connecting: bool = False) -> T:

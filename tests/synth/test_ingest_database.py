@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth import database as database_source
-from synth import ingest
+from synth import ingest, records
 from synth.config import Database
 from synth.errors import InvalidSource
 from synth.ingest import at_rest, check_header, header_of, read_batches, read_persons
@@ -389,8 +389,8 @@ class TestEqualsParquet:
         assert _codes(source, schema) == _codes(path, schema)
 
     def test_the_types_are_those_of_a_table(self) -> None:
-        assert date(1970, 1, 1).toordinal() - date(2000, 1, 1).toordinal() == -database_source._DAYS
-        assert (datetime(2000, 1, 1) - datetime(1970, 1, 1)).total_seconds() * 1e6 == database_source._MICROS
+        assert date(1970, 1, 1).toordinal() - date(2000, 1, 1).toordinal() == -records._DAYS
+        assert (datetime(2000, 1, 1) - datetime(1970, 1, 1)).total_seconds() * 1e6 == records._MICROS
 
 
 def _codes(where: Path | Database, schema: Schema) -> list[tuple[int, ...]]:
