@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from datasheets.insight import insight_json
 from datasheets.reading import Reading
 from datasheets.statements import held_out_in_words
 from synth.facts import ImageModelFacts, MarginalScore, PublicFacts
@@ -53,6 +54,7 @@ def quality_json(facts: PublicFacts) -> dict[str, Any]:
         "audit": None if facts.audit is None else facts.audit.model_dump(mode="json"),
         "one_way": [_score_json(score) for score in worst_first(quality.one_way)],
         "two_way": [_score_json(score) for score in worst_first(quality.two_way)],
+        **insight_json(facts),
     }
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from datasheets.datasheet import GAP, Datasheet
 from datasheets.dictionary import data_dictionary
+from datasheets.insight import contrast_view, map_view, pairs_view, percent
 from datasheets.quality import MOMENTS_READING, reading_of, worst_first
 from datasheets.reading import Reading, exact, number, plural
 from datasheets.statements import (
@@ -78,7 +79,20 @@ def quality_html(facts: PublicFacts) -> str:
         for title, identifier, scores, distance, noise in groups
     ]
     reading = f"{reading_of(facts)} {MOMENTS_READING}" if quality.moments else reading_of(facts)
-    return _render("quality.html", facts, tables=tables, reading=reading)
+    return _render("quality.html", facts, tables=tables, reading=reading, **_insight(facts))
+
+
+def _insight(facts: PublicFacts) -> dict[str, Any]:
+    """What the page shows of an analyst's insights; nothing of images."""
+    insight = facts.quality.insight
+    if insight is None:
+        return {"contrast": None, "map": None, "pairs": None}
+    units = {str(column["name"]): str(column.get("unit") or "") for column in facts.data.columns}
+    return {
+        "contrast": None if insight.contrast is None else contrast_view(insight.contrast, units),
+        "map": None if insight.map is None else map_view(insight.map, units),
+        "pairs": pairs_view(insight, list(units)),
+    }
 
 
 def _moment_scores(facts: PublicFacts) -> tuple[MarginalScore, ...]:
@@ -164,5 +178,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(blocks=blocks, markdown=markdown, cell=cell, number=number, exact=exact, plural=plural)
+    environment.filters.update(
+        blocks=blocks, markdown=markdown, cell=cell, number=number, exact=exact, plural=plural, percent=percent
+    )
     return environment

@@ -17,6 +17,7 @@ from pipelines import quiet, releasing
 from pipelines.auditing import audit
 from pipelines.budget import budget, ledger_of
 from pipelines.comparing import compare
+from pipelines.contrasting import contrast
 from pipelines.deploying import deploy
 from pipelines.detecting import detect
 from pipelines.doctor import doctor
@@ -150,6 +151,7 @@ def run(
 
 for command in (
     sample,
+    contrast,
     releasing.document,
     releasing.approve,
     releasing.reject,

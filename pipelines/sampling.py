@@ -231,14 +231,20 @@ def _with_likelihood(model: TableModel, batches: Iterator[pa.RecordBatch]) -> It
 
 def _opened(bundle: Path, output: Path) -> tuple[TableModel, dict[str, Any]]:
     """The bundle's model and what its privacy statement claims, before anything is written."""
-    import torch
-
     from synth.images.model import is_image_model
-    from synth.tables.model import TableModel
 
     _refuse_places(bundle, output)
     if is_image_model(bundle / "model"):
         raise NotBuiltYet(f"{bundle}: --complete is offered for tables, not for images, by this version")
+    return table_model(bundle), _claims(bundle)
+
+
+def table_model(bundle: Path) -> TableModel:
+    """The table model of a bundle, with its shares worked out. Raises VerificationFailed when it is damaged."""
+    import torch
+
+    from synth.tables.model import TableModel
+
     # All that torch has to do is short: on a busy machine its threads would only wait for each other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -247,7 +253,7 @@ def _opened(bundle: Path, output: Path) -> tuple[TableModel, dict[str, Any]]:
         _ = model.shares  # computed once, and kept
     finally:
         torch.set_num_threads(threads)
-    return model, _claims(bundle)
+    return model
 
 
 def _sample_images(

@@ -159,6 +159,80 @@ class HeldOutFacts(Facts):
     base_rate: float  # what the most frequent class alone would reach, from noised class sizes
 
 
+class PairFacts(Facts):
+    """How well the dependence of two columns is known: the model and the noised table of their counts.
+
+    A z says how far something is beyond what chance would show, in standard deviations: 0 ± 1 where it is chance.
+    """
+
+    columns: tuple[str, str]
+    cells: int
+    noise: float  # standard deviation of each noised count, in people
+    share_error: float  # of the share of people in a quarter of the cells, by noise alone (standard deviation)
+    dependence: float  # of the model: total variation distance from independence, in [0, 1]
+    dependence_z: float  # of the noised table: how clearly it shows any, beyond noise and the sampling of people
+    residual: float  # root mean square of model less noised count, in units of the noise; about 1 for a fit to noise
+    residual_z: float  # beyond noise
+
+
+class ShiftFacts(Facts):
+    """How a column is distributed in one group of rows and in another, by the model."""
+
+    column: str
+    groups: tuple[int, int] | None = None  # which two of several groups, where it is not clear
+    distance: float  # total variation distance of its bins, in [0, 1]
+    error: float | None  # of that, by the noise of the one table that shows it (standard deviation); None: unknown
+    z: float | None  # how clearly that noised table shows any change, beyond noise and the sampling of people
+    what: Literal["mean", "share"]  # of the known values; of one level or of missing ones
+    level: str  # of a share
+    values: tuple[float | str, float | str]  # in the one group and in the other; dates as text
+    value_error: float | None  # of their difference, as above; of dates in days
+
+
+class ContrastFacts(Facts):
+    """How each column's distribution changes between groups of rows, by the model; the largest change first."""
+
+    by: str  # the column that makes the groups
+    groups: tuple[str, ...]
+    shares: tuple[float, ...]  # of the groups
+    shifts: tuple[ShiftFacts, ...]
+
+
+class AxisFacts(Facts):
+    """What a direction on the map means."""
+
+    part: float  # of all that differs between latent points, in [0, 1]
+    low: tuple[str, ...]  # what goes with its low end, the most telling column first
+    high: tuple[str, ...]
+
+
+class GroupFacts(Facts):
+    """A group of latent points that are alike."""
+
+    share: float  # of all rows
+    members: tuple[float, ...]  # share of each of the map's classes within it
+    apart: tuple[ShiftFacts, ...]  # what sets it apart: all rows first, the group second
+
+
+class MapFacts(Facts):
+    """The latent points of the model, side by side when they make similar rows."""
+
+    by: str  # the column that makes the classes
+    classes: tuple[str, ...]
+    axes: tuple[AxisFacts, AxisFacts]
+    points: tuple[tuple[float, float, int, int], ...]  # place on both axes, class, group
+    groups: tuple[GroupFacts, ...]
+
+
+class InsightFacts(Facts):
+    """What an analyst can learn from the released model and the paid-for measurements together. Of tables alone."""
+
+    pairs: tuple[PairFacts, ...]  # the measured ones
+    unmeasured: int  # pairs of columns of which no table was measured
+    contrast: ContrastFacts | None  # None: there is nothing to compare
+    map: MapFacts | None  # None: the model hardly distinguishes rows
+
+
 class QualityFacts(Facts):
     """Public scores only: from synthetic rows, config, paid-for measurements and the charged score."""
 
@@ -170,6 +244,7 @@ class QualityFacts(Facts):
     mean_two_way_noise: float | None
     moments: tuple[MomentScore, ...] = ()  # of images, a class each
     held_out: HeldOutFacts | None = None
+    insight: InsightFacts | None = None
     valid_rows: int  # rows whose every cell has the declared type and lies in the declared domain
     rows: int
 

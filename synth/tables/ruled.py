@@ -52,11 +52,14 @@ class RuledColumns:
         """The ruled columns."""
         return tuple(self.states)
 
-    def tree(self, known: Collection[str] = ()) -> RuleTree:
-        """The tree of the rules, but those about known columns alone; the states of a known one are its intervals."""
+    def tree(self, known: Collection[str] = (), root: str | None = None) -> RuleTree:
+        """The tree of the rules, but those about known columns alone; the states of a known one are its intervals.
+
+        `root` names a column that is to be the first root.
+        """
         part = {n: slice(s.size, None) if n in known else slice(s.size) for n, s in self.states.items()}
         open_ = [factor.within(part) for factor in self.factors if not set(factor.columns) <= set(known)]
-        return tree_of(self.names, open_)
+        return tree_of(sorted(self.names, key=lambda name: name != root), open_)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from synth.evaluate.public import ValidRows, public_scores
 from synth.facts import CriticFacts, DataFacts, HeldOutFacts, ModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.ingest import at_rest, read_batches, read_persons
+from synth.insight import insight_facts
 from synth.parquet import read_parts, write_parts
 from synth.prepare import plan_run
 from synth.privacy.audit.one_run import Audit
@@ -358,7 +359,8 @@ def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
     encode_rows(seen.watch(read_parts(folder.data)), codecs, folder.synthetic_codes)
     synthetic = functools.partial(read_codes, folder.synthetic_codes)
     quality = public_scores(measured, run.table, synthetic, valid_rows=seen.valid, rows=seen.rows)
-    quality = quality.model_copy(update={"held_out": _held_out_facts(folder, measured)})
+    insight = insight_facts(measured, TableModel.load(folder.model))
+    quality = quality.model_copy(update={"held_out": _held_out_facts(folder, measured), "insight": insight})
     return quality, lambda: _report_to_the_steward(folder, measured)
 
 
