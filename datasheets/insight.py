@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from datasheets.reading import number, plural
@@ -17,7 +19,8 @@ MOST_COLUMNS = 40
 """Columns of the matrix, at most."""
 MOST_SHIFTS = 20
 MOST_PAIRS = 8
-LONGEST_NAME = 20
+LEAST_MEMBERS = 0.01
+"""A class of less than this share of a group is not told of."""
 LETTERS = "ABCDEFGH"
 
 PAIRS_READING = (
@@ -211,13 +214,17 @@ def map_view(found: MapFacts, units: Mapping[str, str]) -> MapView:
     dots = tuple(DotView(round(100 + 94 * x, 1), round(100 - 94 * y, 1), kind) for x, y, kind, _ in found.points)
     groups = []
     for g, group in enumerate(found.groups):
-        own = [dot for dot, point in zip(dots, found.points, strict=True) if point[3] == g]
-        members = [f"{name}: {percent(share)}" for name, share in zip(found.classes, group.members, strict=True)]
+        middle = _middle([dot for dot, point in zip(dots, found.points, strict=True) if point[3] == g])
+        members = [
+            f"{name}: {percent(share)}"
+            for name, share in zip(found.classes, group.members, strict=True)
+            if share >= LEAST_MEMBERS
+        ]
         groups.append(
             GroupView(
                 letter=LETTERS[g],
-                x=round(sum(dot.x for dot in own) / len(own), 1),
-                y=round(sum(dot.y for dot in own) / len(own), 1),
+                x=middle.x,
+                y=middle.y,
                 share=percent(group.share),
                 members=tuple(members),
                 apart=tuple(_apart(shift, units.get(shift.column, "")) for shift in group.apart),
@@ -246,6 +253,11 @@ def percent(share: float) -> str:
     """A share for reading."""
     digits = f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.2g}"
     return f"{digits}\N{NO-BREAK SPACE}%"
+
+
+def _middle(dots: Sequence[DotView]) -> DotView:
+    """The dot with most of the others around it."""
+    return min(dots, key=lambda dot: median(math.hypot(dot.x - other.x, dot.y - other.y) for other in dots))
 
 
 def _apart(shift: ShiftFacts, unit: str) -> str:

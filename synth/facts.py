@@ -190,7 +190,10 @@ class ShiftFacts(Facts):
 
 
 class ContrastFacts(Facts):
-    """How each column's distribution changes between groups of rows, by the model; the largest change first."""
+    """How each column's distribution changes between groups of rows, by the model.
+
+    The largest change first, of those that a noised table shows; then the others.
+    """
 
     by: str  # the column that makes the groups
     groups: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datasheets.automatic import images
+from datasheets.insight import BEYOND
 from datasheets.reading import Automatic, Reading, exact, number, plural
 from datasheets.statements import not_covered_in_words, population_in_words, promise_in_words, released
 from synth.privacy import budget
@@ -51,6 +52,25 @@ def measured_in_words(read: Reading) -> str:
     return text + f" {beyond} among three or more columns at once was not measured."
 
 
+def insights_in_words(read: Reading) -> tuple[str, ...]:
+    """What the public report shows beyond single scores; nothing for images."""
+    if read.of_images:
+        return ()
+    insight = read("quality.insight")
+    if insight is None or not insight.pairs:
+        return ()
+    clear = sum(pair.dependence_z >= BEYOND for pair in insight.pairs)
+    off = sum(pair.residual_z >= BEYOND for pair in insight.pairs)
+    text = (
+        f"Of {plural(len(insight.pairs), 'measured pair')} of columns (the target with each other column among them)"
+        f" {number(clear)} show a dependence beyond noise and chance, and in {number(off)} the model is farther from"
+        " the measurement than noise explains: quality.html shows which, and quality.json has each."
+    )
+    if insight.contrast is not None:
+        text += f" Both also tell how each column changes with {insight.contrast.by}."
+    return (f"{text} synth contrast tells, for any two conditions, what changes and what of it is the model's guess.",)
+
+
 def _tasks(read: Reading) -> str:
     return f"Intended uses of these {plural(read('data.rows'), 'row')}:\n\n" + "\n".join(
         f"- {use}" for use in intended_uses(read)
@@ -89,6 +109,7 @@ def guidance(read: Reading) -> tuple[str, ...]:
         " small counts"
         " first; see the standard deviation of each release under errors and noise.",
         measured_in_words(read),
+        *insights_in_words(read),
         "A rare combination in the table may not exist in the source, and one in the source may be absent here.",
         "Do not link rows to individuals, and do not read a row as the record of anyone.",
         "Confirm on the source, or on real held-out data, whatever matters.",

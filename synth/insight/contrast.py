@@ -11,18 +11,14 @@ import numpy as np
 from synth.facts import ContrastFacts, PairFacts, ShiftFacts
 from synth.insight.meaning import Meaning, class_names, meaning_of, rounded
 from synth.insight.pairs import class_shares, pair_shares
-from synth.insight.shifts import Noised, clearest_first, shift_of
+from synth.insight.shifts import SEEN, Noised, clearest_first, seen, shift_of
 from synth.tables.measurements import Measurements
 from synth.tables.model import TableModel
 from synth.tables.pieces import FloatArray, IntArray
 
-SEEN = 3.0
-"""So many standard deviations beyond noise, and a dependence counts as seen."""
 LEAST_GROUP = 3.0
 """A group counts when it is so many times the noise of its size."""
 MOST_GROUPS = 6
-SURE = 2.0
-"""Of several groups those two are told of whose distance less so many standard deviations is largest."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,8 @@ def _clearest(
             of_two = [(float(values[i]), float(values[j])) for values in (noise, people)]
             known = Noised(noised[i], noised[j], *of_two)
         found.append(shift_of(meaning, name, shares[i], shares[j], known, None if two else (i, j)))
-    return max(found, key=lambda shift: shift.distance - SURE * (shift.error or 0.0))
+    # What the table shows goes before what only the model says.
+    return max(found, key=lambda shift: (1, shift.distance) if seen(shift) else (0, shift.z or shift.distance))
 
 
 def _most_connected(pairs: Sequence[PairFacts]) -> str | None:

@@ -6,8 +6,6 @@ put it: the square roots of its shares, whose Euclidean distance is that of Hell
 
 from __future__ import annotations
 
-import string
-
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -22,7 +20,6 @@ DOTS = 400
 LEAST_DOTS = 3
 """Of the smallest class."""
 GROUPS = 6
-LETTERS = string.ascii_uppercase
 DIRECTIONS = 10
 """Principal components that groups are made in."""
 TOLD = 3

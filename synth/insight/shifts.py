@@ -14,6 +14,8 @@ from synth.tables.pieces import FloatArray
 ALONE = 0.75
 """A single value, or missing, is told of and not the mean where at least this part of the distance is in its share."""
 
+SEEN = 3.0
+"""What is so many standard deviations beyond chance counts as seen."""
 EQUAL = 1e-6
 """Shares of a model are of single precision."""
 
@@ -103,9 +105,14 @@ def beyond_chance(found: float, expected: float, squares: float) -> float:
     return (math.cbrt(found / expected) - (1.0 - spread)) / math.sqrt(spread)
 
 
+def seen(shift: ShiftFacts) -> bool:
+    """Whether a noised table shows the shift, beyond noise and the sampling of people."""
+    return shift.z is not None and shift.z >= SEEN
+
+
 def clearest_first(shifts: list[ShiftFacts]) -> tuple[ShiftFacts, ...]:
-    """Shifts by how far they go."""
-    return tuple(sorted(shifts, key=lambda shift: (-shift.distance, shift.column)))
+    """Shifts that are seen by how far they go, then the others."""
+    return tuple(sorted(shifts, key=lambda shift: (not seen(shift), -shift.distance, shift.column)))
 
 
 def _told(meaning: Meaning, one: FloatArray, other: FloatArray) -> int | None:

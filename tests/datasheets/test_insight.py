@@ -128,6 +128,17 @@ def test_the_page_shows_all_of_it(written: Mapping[str, bytes]) -> None:
     assert "↑ sex = female" in text and "← age low" in text
 
 
+def test_the_datasheet_says_what_it_comes_to(facts: PublicFacts, written: Mapping[str, bytes], files: Any) -> None:
+    told = (
+        "Of 3 measured pairs of columns (the target with each other column among them) 2 show a dependence beyond noise"
+    )
+    for name in ("datasheet.md", "datasheet.html", "croissant.json"):
+        assert told in written[name].decode() and "how each column changes with died" in written[name].decode()
+        assert (
+            "measured pairs of columns (the" not in document(with_insight(facts, None), Answers(), files)[name].decode()
+        )
+
+
 def test_nothing_is_said_without_it(facts: PublicFacts, files: Mapping[str, FileDigest]) -> None:
     written = document(with_insight(facts, None), Answers(), files)
     assert not {"pairs", "contrast", "latent_map"} & set(json.loads(written["quality.json"]))
