@@ -233,7 +233,7 @@ class InsightFacts(Facts):
     pairs: tuple[PairFacts, ...]  # the measured ones
     unmeasured: int  # pairs of columns of which no table was measured
     contrast: ContrastFacts | None  # None: there is nothing to compare
-    map: MapFacts | None  # None: the model hardly distinguishes rows
+    map: MapFacts | None  # None: the model hardly distinguishes rows, or in too many ways for a map
 
 
 class QualityFacts(Facts):

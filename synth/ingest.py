@@ -144,6 +144,7 @@ def _check_text(source: Path, schema: Schema) -> None:
 
     Otherwise each of its cells would be outside the domain, and the budget spent on whatever stands for those. One
     cell that reads suffices, and a handful that does not says nothing: single values follow the schema's rule.
+    Categories are not looked for: who writes the schema could so ask, uncharged, whether anybody has a given value.
     """
     from synth.tables.codec import codec_of
 

@@ -26,23 +26,27 @@ TOLD = 3
 """Columns that an axis or a group is told by."""
 LEAST_SPREAD = 0.05
 """A map whose dots differ by less, in squared Hellinger distance along the first axis, shows nothing."""
+LEAST_PART = 0.2
+"""Two directions that hold less than this part of all differences show next to nothing of them."""
 MOST_CLASSES = 5
 
 
 def map_of(model: TableModel) -> MapFacts | None:
-    """The map, or None where the model's latent points hardly differ."""
+    """The map, or None where the model's latent points hardly differ, or in too many ways to be shown in two."""
     class_of_dot, shares, weight = _dots(model)
     roots = np.sqrt(shares)
     centred = (roots - weight @ roots) * np.sqrt(weight)[:, None]
     left, scale, loadings = np.linalg.svd(centred, full_matrices=False)
     if len(scale) < 2 or scale[0] ** 2 < LEAST_SPREAD or len(shares) <= GROUPS:
         return None
+    part = scale**2 / float((scale**2).sum())
+    if part[:2].sum() < LEAST_PART:
+        return None
     left, loadings = _turned(left, loadings)
     place = (left * scale)[:, :DIRECTIONS] / np.sqrt(weight)[:, None]
     group = _groups(place)
     by, classes, of_dot = _classes(model, class_of_dot, shares, weight)
     meanings = {name: meaning_of(model, name) for name in model.encoding.names}
-    part = scale**2 / float((scale**2).sum())
     axes = [_axis(model, meanings, float(part[i]), loadings[i], place[:, i], shares, weight) for i in (0, 1)]
     groups = [_group(model, meanings, shares, weight, group == g, of_dot, len(classes)) for g in range(group.max() + 1)]
     reach = float(np.abs(place[:, :2]).max())

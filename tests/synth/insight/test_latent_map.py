@@ -71,6 +71,17 @@ def test_no_map_of_points_that_are_alike(hand: Any) -> None:
     assert map_of(few) is None
 
 
+def test_no_map_of_points_that_differ_in_every_way_alike(hand: Any) -> None:
+    """Fourteen columns, each with its own say: no two directions hold a fifth of it."""
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(14)]
+    columns = [{"name": name, "kind": "categorical", "categories": ["a", "b"]} for name in names]
+    points = {name: [[CORNERS[k] for k in rng.integers(0, 2, 200)]] for name in names}
+    bins = {name: [0, 1] for name in names}
+    assert map_of(hand.model(points, target=None, columns=columns, bins=bins)) is None
+    assert map_of(hand.model(dict([*points.items()][:5]), target=None, columns=columns, bins=bins)) is not None
+
+
 def test_without_a_target_the_column_in_which_points_differ_most_gives_the_colours(hand: Any) -> None:
     rng = np.random.default_rng(0)
     sex = np.array([[CORNERS[k % 2] for k in range(40)]])
