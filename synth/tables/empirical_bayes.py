@@ -48,4 +48,4 @@ def expected_counts(noised: FloatArray, noise: float) -> FloatArray:
     # Small counts are many and close together; where there is next to no noise, counts are what they seem.
     seen = np.quantile(np.maximum(noised, 0.0), np.linspace(0, 1, GRID), method="nearest")
     grid = np.unique(np.concatenate([[0.0], np.geomspace(LEAST_COUNT * noise, most, GRID), seen]))
-    return mixed(-0.5 * ((noised[:, None] - grid) / noise) ** 2) @ grid
+    return np.asarray(mixed(-0.5 * ((noised[:, None] - grid) / noise) ** 2) @ grid)
