@@ -41,17 +41,22 @@ def wait_for(found: Callable[[], Any], what: str, seconds: float = PATIENCE_SECO
 
 def signal_all_of(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """A signal for a process and all that it has started, however deep."""
+    for pid in family(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, however deep."""
     children: dict[int, list[int]] = {}
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     for line in listed.splitlines():
-        pid, parent = map(int, line.split())
-        children.setdefault(parent, []).append(pid)
-    doomed = [process.pid]
-    for pid in doomed:
-        doomed += children.get(pid, [])
-    for pid in doomed:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        child, parent = map(int, line.split())
+        children.setdefault(parent, []).append(child)
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A Prefect server or a PostgreSQL that dies in the middle of a run: nothing is overspent or half-published.
 
 PostgreSQL is the ledger and the source; it, the Prefect server and the worker are processes of their own, started once.
+It dies by an immediate shutdown, which clients are told of, or by SIGKILL for all of its processes, which nobody is.
 The moments are told by the ledger, by the run's folder and by who waits for a lock. What happened is told by the
 fixture `outages`; the tests look at what is left.
 """
@@ -8,9 +9,11 @@ fixture `outages`; the tests look at what is left.
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from operations import Operations, call, signal_all_of, wait_for
+from operations import Operations, call, family, signal_all_of, wait_for
 
 from synth.privacy.accounting import mu_of
 from synth.privacy.ledger import Ledger
@@ -108,7 +111,7 @@ def live(told: Outages, operations: Operations, cluster: Any) -> None:
 
     flow_run = at_work(told, operations, worker, deployment)
     operations.kill_server()
-    cluster.stop()
+    kill(cluster)
     cluster.start()
     bundle = told.clinic.out / told.newest.run_id / "bundle"
     assert not bundle.exists()
@@ -117,22 +120,11 @@ def live(told: Outages, operations: Operations, cluster: Any) -> None:
     assert operations.serve_again() == "healthy"
     end("both came back", flow_run)
 
-    # Held up where it reserves, until its source is locked too; then it waits for its first row.
-    with closing(psycopg.connect(f"{cluster.url}/ledger")) as book:
-        book.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        before, flow_run = told.reserved, operations.trigger(deployment)
-        wait_for(lambda: waits(cluster), "the run's reservation")
-        with closing(psycopg.connect(f"{cluster.url}/clinic")) as source:
-            source.execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
-            book.rollback()
-            wait_for(lambda: told.reserved > before and waits(cluster), "the run's first row")
-            cluster.stop()
-    wait_for(lambda: operations.state(flow_run)["type"] != "RUNNING", "the end of the run")
-    cluster.start()
-    end("no source", flow_run)
+    end("no source", without_source(told, operations, cluster, deployment, cluster.stop))
+    end("source killed", without_source(told, operations, cluster, deployment, lambda: kill(cluster)))
 
     flow_run = at_work(told, operations, worker, deployment)
-    cluster.stop()
+    kill(cluster)
     signal_all_of(worker, signal.SIGCONT)
     wait_for(lambda: operations.state(flow_run)["type"] != "RUNNING", "the end of the run")
     cluster.start()
@@ -151,6 +143,46 @@ def at_work(told: Outages, operations: Operations, worker: Any, deployment: str)
     return flow_run
 
 
+def without_source(
+    told: Outages, operations: Operations, cluster: Any, deployment: str, die: Callable[[], None]
+) -> str:
+    """A run whose database dies while it waits for its first row.
+
+    It is held up where it reserves, until its source is locked too.
+    """
+    with closing(psycopg.connect(f"{cluster.url}/ledger")) as book:
+        book.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        before, flow_run = told.reserved, operations.trigger(deployment)
+        wait_for(lambda: waits(cluster), "the run's reservation")
+        with closing(psycopg.connect(f"{cluster.url}/clinic")) as source:
+            source.execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
+            book.rollback()
+            wait_for(lambda: told.reserved > before and waits(cluster), "the run's first row")
+            die()
+    wait_for(lambda: operations.state(flow_run)["type"] != "RUNNING", "the end of the run")
+    cluster.start()
+    return flow_run
+
+
+def kill(cluster: Any) -> None:
+    """SIGKILL for PostgreSQL and all of its processes: none of them writes or says anything any more."""
+    number = cluster.folder / "data" / "postmaster.pid"
+    all_of_it = family(int(number.read_text().split()[0]))
+    assert len(all_of_it) > 1
+    for pid in all_of_it:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not any(living(pid) for pid in all_of_it), "the end of PostgreSQL")
+    # Nobody may have reaped it yet, and then its number in these would be taken for a living server's.
+    for left in (number, *cluster.folder.glob(".s.PGSQL.*")):
+        left.unlink()
+
+
+def living(pid: int) -> bool:
+    """Whether a process runs, and is not only waiting to be reaped."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(listed.strip()) and not listed.strip().startswith("Z")
+
+
 def waits(cluster: Any) -> bool:
     """Whether anybody waits for a lock."""
     with closing(psycopg.connect(f"{cluster.url}/postgres")) as server:
@@ -163,7 +195,10 @@ def test_a_run_goes_on_while_the_server_is_away_and_tells_it_later(outages: Outa
     assert outages.ends["both came back"][:2] == ("COMPLETED", "Completed"), outages.ends
 
 
-@pytest.mark.parametrize(("what", "ending"), [("no source", "SourceRefused"), ("no ledger", "LedgerUnavailable")])
+@pytest.mark.parametrize(
+    ("what", "ending"),
+    [("no source", "SourceRefused"), ("source killed", "SourceRefused"), ("no ledger", "LedgerUnavailable")],
+)
 def test_a_run_that_needs_a_dead_database_fails_and_stays_spent(outages: Outages, what: str, ending: str) -> None:
     kind, name, message = outages.ends[what]
     assert (kind, name) == ("FAILED", ending), outages.ends
@@ -178,7 +213,7 @@ def test_the_next_slot_runs(outages: Outages) -> None:
 def test_nothing_is_overspent(outages: Outages) -> None:
     entries = outages.ledger.history()
     kinds = Counter((entry.run_id, entry.kind) for entry in entries if entry.run_id)
-    assert len({run for run, _ in kinds}) == 4 == len(set(outages.runs.values()))
+    assert len({run for run, _ in kinds}) == 5 == len(set(outages.runs.values()))
     assert {count for (_, kind), count in kinds.items() if kind != "spend"} == {1}
     assert {run for run, kind in kinds if kind == "settle"} == set(finished(outages).values())
     assert outages.ledger.verify_chain() == len(entries)
@@ -195,7 +230,7 @@ def test_nothing_is_half_published(outages: Outages) -> None:
     for bundle in bundles.values():
         assert examine(bundle, ledger=outages.ledger).state == "candidate"
     first, last = (f"{run}/bundle" for run in whole.values())
-    assert [*outages.pointed.values()] == [first, first, first, last]
+    assert [*outages.pointed.values()] == [first, first, first, first, last]
 
 
 def test_nothing_of_the_rows_is_left(outages: Outages) -> None:
