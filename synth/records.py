@@ -8,7 +8,6 @@ a column are gone over at once: each row has a place in the joined bytes, which 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,6 @@ Places = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 _WORD = 4
-_MOST_BYTES = 2**31 - 1
-"""Of a column of text in one batch."""
-_AT_ONCE = 1 << 22
-"""Bytes of text; each takes 16 while its place is worked out."""
 
 # In binary form PostgreSQL counts days and microseconds from 2000.
 _DAYS, _MICROS = 10_957, 946_684_800_000_000
@@ -72,10 +67,11 @@ def columns_of(records: Sequence[bytes], kinds: Sequence[pa.DataType], as_text: 
 
 def _fixed(content: Bytes, places: Places, form: str) -> npt.NDArray[Any]:
     """Numbers of one form, each at its place."""
-    width = np.dtype(form).itemsize
     if not len(places):
         return np.empty(0, dtype=form)
-    found: npt.NDArray[Any] = content[places[:, None] + np.arange(width)].view(form)[:, 0]
+    # What would stand at every byte: a view, of which only the places are read.
+    everywhere = np.ndarray((len(content) - np.dtype(form).itemsize + 1,), form, buffer=content, strides=(1,))
+    found: npt.NDArray[Any] = everywhere[places]
     return found
 
 
@@ -90,20 +86,13 @@ def _numbers(values: npt.NDArray[Any], missing: npt.NDArray[np.bool_], kind: pa.
 
 
 def _texts(content: Bytes, places: Places, size: Places, missing: npt.NDArray[np.bool_]) -> pa.Array:
-    ends = np.concatenate([[0], np.cumsum(size)])
-    if ends[-1] > _MOST_BYTES:
-        raise ValueError("a batch's text is too long")
-    picked = np.empty(ends[-1], dtype=np.uint8)
-    cuts = np.unique(np.searchsorted(ends, np.arange(0, ends[-1] + _AT_ONCE, _AT_ONCE)).clip(max=len(size)))
-    for start, stop in pairwise(cuts.tolist()):
-        if stop - start == 1:
-            picked[ends[start] : ends[stop]] = content[places[start] : places[start] + size[start]]
-        else:
-            ahead = np.repeat(places[start:stop] - ends[start:stop], size[start:stop])
-            picked[ends[start] : ends[stop]] = content[ahead + np.arange(ends[start], ends[stop])]
-    there = pa.array(~missing).buffers()[1]
-    texts = pa.Array.from_buffers(
-        pa.string(), len(size), [there, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(picked)]
+    count = len(places)
+    # All of the bytes as strings, in turn a field and what lies between it and the next; then every other one.
+    ends = np.column_stack([places, places + size]).reshape(-1)
+    both = pa.Array.from_buffers(
+        pa.large_binary(), max(0, 2 * count - 1), [None, pa.py_buffer(ends), pa.py_buffer(content)]
     )
-    texts.validate(full=True)  # a database without an encoding sends any bytes
-    return texts
+    fields = both.take(pa.array(np.arange(0, 2 * count, 2)[:count]))
+    there = pa.array(~missing).buffers()[1]
+    known = pa.Array.from_buffers(pa.large_binary(), count, [there, *fields.buffers()[1:]])
+    return known.cast(pa.string())  # which looks whether it is UTF-8: a database without an encoding sends any bytes

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth import records
 from synth.records import columns_of
 
 FORMS = {"h": pa.int16(), "i": pa.int32(), "q": pa.int64(), "f": pa.float32(), "d": pa.float64(), "?": pa.bool_()}
@@ -42,10 +41,9 @@ def cells_of(form: str) -> st.SearchStrategy[Any]:
         lambda forms: st.tuples(
             st.just(forms), st.lists(st.tuples(*[st.none() | cells_of(form) for form in forms]), max_size=6)
         )
-    ),
-    st.sampled_from([1, 3, 1 << 22]),
+    )
 )
-def test_what_was_sent_arrives(sent: tuple[list[str], list[tuple[Any, ...]]], at_once: int) -> None:
+def test_what_was_sent_arrives(sent: tuple[list[str], list[tuple[Any, ...]]]) -> None:
     forms, rows = sent
     written = [
         record(
@@ -57,9 +55,7 @@ def test_what_was_sent_arrives(sent: tuple[list[str], list[tuple[Any, ...]]], at
         for row in rows
     ]
     kinds = [FORMS.get(form, pa.string()) for form in forms]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_AT_ONCE", at_once)
-        found = columns_of(written, kinds, [form == "t" for form in forms])
+    found = columns_of(written, kinds, [form == "t" for form in forms])
     assert [column.type for column in found] == kinds
     assert [*zip(*[column.to_pylist() for column in found], strict=True)] == (rows if rows else [])
 
@@ -84,10 +80,7 @@ def test_numbers_of_any_length_are_the_nearest_floats(digits: str) -> None:
     assert found.to_pylist() == [float(digits), None]
 
 
-def test_what_is_no_number_and_no_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_number_and_no_text_is_refused() -> None:
     for content, kind in ((b"one", pa.float64()), (b"\xff", pa.string())):
         with pytest.raises(ValueError, match=r"one|UTF8"):
             columns_of([record([content])], [kind], [True])
-    monkeypatch.setattr(records, "_MOST_BYTES", 3)
-    with pytest.raises(ValueError, match="too long"):
-        columns_of([record([b"ab"])] * 2, [pa.string()], [True])
