@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from datasheets.datasheet import GAP, Datasheet
 from datasheets.dictionary import data_dictionary
-from datasheets.insight import contrast_view, map_view, pairs_view, percent
+from datasheets.insight import percent
+from datasheets.pictures import contrast_view, map_view, pairs_view
 from datasheets.quality import MOMENTS_READING, reading_of, worst_first
 from datasheets.reading import Reading, exact, number, plural
 from datasheets.statements import (

@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 
 from datasheets import Answers, FileDigest, document
-from datasheets.insight import (
-    MOST_COLUMNS,
-    contrast_view,
-    map_view,
-    pairs_view,
-    percent,
-    shift_in_words,
-    strongest_first,
-)
+from datasheets.insight import percent, shift_in_words, strongest_first
+from datasheets.pictures import MOST_COLUMNS, contrast_view, map_view, pairs_view
 from synth.facts import (
     AxisFacts,
     ContrastFacts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,10 +16,21 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from datasheets.render import quality_html
+from synth.facts import (
+    AxisFacts,
+    ContrastFacts,
+    GroupFacts,
+    InsightFacts,
+    MapFacts,
+    PairFacts,
+    PublicFacts,
+    ShiftFacts,
+)
 from synth.privacy.audit.report import audit_page
 
 WIDTHS = {"desk": (1280, 900), "phone": (320, 844)}
-PAGES = ("datasheet.html", "quality.html", "report.html", "evaluation.html", "audit.html")
+PAGES = ("datasheet.html", "quality.html", "insight.html", "report.html", "evaluation.html", "audit.html")
 CASES = [(page, width) for page in PAGES for width in WIDTHS]
 FLAGS = [
     "--no-sandbox",
@@ -85,6 +98,53 @@ AUDIT: dict[str, Any] = {
 }
 
 
+def insight() -> InsightFacts:
+    """All colours of the matrix and of the map, and shifts of every kind: more than one small run shows."""
+    names = [f"a_rather_long_name_{i}" for i in range(12)]
+    pairs = [
+        PairFacts(
+            columns=(one, other),
+            cells=64,
+            noise=12.5,
+            share_error=0.001 + 0.001 * (i % 9),
+            dependence=(i % 7) / 10,
+            dependence_z=float(i % 11) - 1,
+            residual=0.8 + (i % 13) / 4,
+            residual_z=float(i % 13) - 2,
+        )
+        for i, (one, other) in enumerate(itertools.combinations(names, 2))
+        if i % 5
+    ]
+    shifts = tuple(
+        ShiftFacts(
+            column=name,
+            groups=(0, i % 4 + 1),
+            distance=0.9 / (i + 1),
+            error=None if i % 4 == 3 else 0.03,
+            z=None if i % 4 == 3 else 9.0 - i,
+            what="share" if i % 2 else "mean",
+            level="missing" if i % 2 else "",
+            values=(0.2, 0.7) if i % 2 else ("2020-01-01", "2021-02-03"),
+            value_error=0.02,
+        )
+        for i, name in enumerate(names)
+    )
+    classes = ("north", "south", "east", "west", "any other")
+    axes = [AxisFacts(part=0.3, low=tuple(names[i : i + 3]), high=tuple(names[i + 3 : i + 6])) for i in (0, 6)]
+    return InsightFacts(
+        pairs=tuple(pairs),
+        unmeasured=14,
+        contrast=ContrastFacts(by="ward", groups=classes, shares=(0.2,) * 5, shifts=shifts),
+        map=MapFacts(
+            by="ward",
+            classes=classes,
+            axes=(axes[0], axes[1]),
+            points=tuple((math.cos(i), math.sin(2.5 * i), i % 5, i % 6) for i in range(200)),
+            groups=tuple(GroupFacts(share=1 / 6, members=(0.2,) * 5, apart=shifts[g : g + 3]) for g in range(6)),
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the browser has met on a page."""
@@ -121,9 +181,13 @@ def pages(quick_bundle: Path, clinic_at: Any, tmp_path_factory: pytest.TempPathF
     run = Path(shutil.copytree(quick_bundle.parent, folder / quick_bundle.parent.name))
     (folder / "answers.yaml").write_text(ANSWERS)
     document_again(run / "bundle", folder / "answers.yaml")
+    facts = PublicFacts.model_validate_json((run / "internal" / "facts.json").read_bytes())
+    quality = facts.quality.model_copy(update={"insight": insight()})
+    (folder / "insight.html").write_text(quality_html(facts.model_copy(update={"quality": quality})))
     yield {
         "datasheet.html": run / "bundle" / "datasheet.html",
         "quality.html": quick_bundle / "quality.html",
+        "insight.html": folder / "insight.html",
         "report.html": quick_bundle.parent / "internal" / "report.html",
         "evaluation.html": evaluation,
         "audit.html": folder / "audit.html",
@@ -166,6 +230,16 @@ def test_the_datasheet_shows_all_it_can(pages: dict[str, Path]) -> None:
     text = pages["datasheet.html"].read_text()
     assert all(title in text for title in ("Answered for the section", "Recorded by the ward", "To teach with"))
     assert '<span class="badge">' in text  # of a section with gaps
+
+
+def test_pictures_are_on_the_pages(pages: dict[str, Path]) -> None:
+    text = pages["insight.html"].read_text()
+    assert all(f'<section id="{part}"' in text for part in ("contrast", "map", "pairs"))
+    assert all(
+        f'class="{colour}"' in text for colour in ("none", "weak", "clear", "strong", "fits", "near", "off", "far")
+    )
+    real = pages["quality.html"].read_text()
+    assert all(f'<section id="{part}"' in real for part in ("contrast", "pairs"))
 
 
 @pytest.mark.parametrize(("name", "width"), CASES)
