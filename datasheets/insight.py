@@ -25,9 +25,9 @@ PAIRS_READING = (
 CONTRAST_READING = (
     "How the model's columns change between groups of rows: the total variation distance of their bins (distance), with"
     " the standard deviation (error) that it would have if it were read from the one noised table that shows it, and"
-    " the mean or the share that moves most. The model learned from other tables too, so its error by noise is no"
-    " larger; what the model itself gets wrong is not in it. How clearly that table shows any change by itself: z, in"
-    " standard deviations beyond what noise and the sampling of people would show. null: no such table was measured."
+    " the mean or the share that moves most. The model learned from other tables too, so its error by noise is smaller"
+    " as a rule; what the model itself gets wrong is not in it. How clearly that table shows any change by itself: z,"
+    " in standard deviations beyond what noise and the sampling of people would show. null: no such table was measured."
 )
 MAP_READING = (
     "The latent points of the model, each standing for equally many people within a class, placed by the first two"

@@ -64,9 +64,9 @@ def map_of(model: TableModel) -> MapFacts | None:
 
 def _dots(model: TableModel) -> tuple[IntArray, FloatArray, FloatArray]:
     """Class, distributions [dots, D] and weight of some latent points, evenly from all members; weights sum to 1."""
-    classes, points, _ = model.shares.shape
+    points = model.shares.shape[1]
     classes_of, rows, weights = [], [], []
-    for c in range(classes):
+    for c in np.nonzero(model.class_share > 0)[0]:
         count = min(points, max(LEAST_DOTS, round(DOTS * float(model.class_share[c]))))
         chosen = np.linspace(0, points - 1, count).round().astype(np.int64)
         classes_of.append(np.full(count, c))

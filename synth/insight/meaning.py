@@ -58,9 +58,10 @@ class Meaning:
             return MISSING
         if isinstance(self.codec, OrderedCodec):
             return self.between(bin_, bin_)
-        names = [self._named(self.codec.levels[cell]) for cell in np.nonzero(self.bin_of_cell == bin_)[0]]
-        more = len(names) - MOST_NAMED
-        return " or ".join([*names[:MOST_NAMED], *([f"{more} others"] if more > 0 else [])])
+        cells = np.nonzero(self.bin_of_cell == bin_)[0]
+        names = [self._named(self.codec.levels[cell]) for cell in cells[:MOST_NAMED]]
+        more = len(cells) - len(names)
+        return " or ".join([*names, *([f"{more} others"] if more else [])])
 
     def between(self, first: int, last: int) -> str:
         """Where the values of a run of bins lie, both included."""
@@ -68,6 +69,8 @@ class Meaning:
         lattice = self.codec.lattice
         home = self.bin_of_cell[: lattice.cells]
         cells = np.nonzero((home >= first) & (home <= last))[0]
+        if not len(cells):
+            return "no value"  # a class that a numeric target could have had
         end = min(float(lattice.edges[cells[-1] + 1]) - lattice.whole, lattice.high)
         low, high = self.value(float(lattice.edges[cells[0]])), self.value(end)
         return text_of(low) if low == high else f"{text_of(low)} to {text_of(high)}"

@@ -24,7 +24,7 @@ EQUAL = 1e-6
 class Noised:
     """The shares of a column's bins in two groups, as the noised table of the column and the groups has them.
 
-    The model has learned from other tables too, so what noise leaves open of its shares is no more.
+    The model has learned from other tables too, so what noise leaves open of its shares is less, as a rule.
 
     Attributes:
         one: of the one group [bins]; other: of the other. They need not lie in [0, 1].

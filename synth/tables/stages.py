@@ -21,7 +21,7 @@ from synth.evaluate.held_out import MOST_TRAINING_ROWS, Classifier, held_out_fac
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.internal.rules import BrokenRows, rule_scores
 from synth.evaluate.public import ValidRows, public_scores
-from synth.facts import CriticFacts, DataFacts, HeldOutFacts, ModelFacts, QualityFacts
+from synth.facts import CriticFacts, DataFacts, HeldOutFacts, InsightFacts, ModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.ingest import at_rest, read_batches, read_persons
 from synth.insight import insight_facts
@@ -359,9 +359,19 @@ def evaluate(folder: RunFolder) -> tuple[QualityFacts, Callable[[], None]]:
     encode_rows(seen.watch(read_parts(folder.data)), codecs, folder.synthetic_codes)
     synthetic = functools.partial(read_codes, folder.synthetic_codes)
     quality = public_scores(measured, run.table, synthetic, valid_rows=seen.valid, rows=seen.rows)
-    insight = insight_facts(measured, TableModel.load(folder.model))
-    quality = quality.model_copy(update={"held_out": _held_out_facts(folder, measured), "insight": insight})
+    quality = quality.model_copy(
+        update={"held_out": _held_out_facts(folder, measured), "insight": _insight_facts(folder, measured)}
+    )
     return quality, lambda: _report_to_the_steward(folder, measured)
+
+
+def _insight_facts(folder: RunFolder, measured: Measurements) -> InsightFacts | None:
+    """What the public report shows beside scores; a run that has been paid for does not end for want of a picture."""
+    try:
+        return insight_facts(measured, TableModel.load(folder.model))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        logger.warning("evaluate: the pictures of the public report could not be made (%s)", type(error).__name__)
+        return None
 
 
 def _report_to_the_steward(folder: RunFolder, measured: Measurements) -> None:
