@@ -146,6 +146,12 @@ def test_parts_that_are_missing_are_left_out(facts: PublicFacts, files: Mapping[
     assert (found["contrast"], found["latent_map"], found["pairs"]["unmeasured"]) == (None, None, 3)
 
 
+def test_where_noise_hides_everything_it_says_so(facts: PublicFacts, files: Mapping[str, FileDigest]) -> None:
+    hidden = insight_of().model_copy(update={"pairs": (pair("age", "sex", dependence_z=1.0),)})
+    page = document(with_insight(facts, hidden), Answers(), files)["quality.html"].decode()
+    assert "None of the 1 measured pair shows a dependence" in page and "read none into the rows" in page
+
+
 def test_hostile_names_become_text(facts: PublicFacts, files: Mapping[str, FileDigest]) -> None:
     columns = ({"name": HOSTILE, "kind": "boolean", "unit": HOSTILE}, {"name": "sex", "kind": "boolean"})
     data = facts.data.model_copy(update={"columns": columns})
