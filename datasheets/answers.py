@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from datasheets.questions import Question, Section, questions, sections, steward_questions
+from datasheets.questions import Question, questions, sections, steward_questions
 from synth.errors import InvalidConfig
 from synth.yaml_file import nearest, read_yaml
 
@@ -95,49 +95,54 @@ def parse_answers(raw: Mapping[Any, Any], *, file: str) -> Answers:
     return Answers(texts=texts, others=others, **metadata)
 
 
+INTRODUCTION = """\
+# Your half of the datasheet (Gebru et al. 2021); the run writes the other. All of it is published: nothing about any
+# one person. An approval wants a text in each line of parts 1 and 2, and in no other. "No.", "Not known." and
+# "Not applicable." are answers. Long texts: `>-` instead of quotes, and the text on the next lines, indented.
+"""
+PROPOSED = "Proposed, and no answer before you remove the first # of the line, or write your own."
+
+
 def template() -> str:
-    """A commented answers.yaml holding every key and question that a steward may answer, all empty."""
-    lines = [
-        "# The steward's half of the datasheet (Gebru et al. 2021, Datasheets for Datasets).",
-        "# What the run knows is answered by itself. What is left empty here is listed as a gap, and an approval wants",
-        '# none. "No.", "Not known." and "Not applicable." are answers; `comments` may stay empty, which says "None."',
-        "# The short way: the questions that need an answer of their own, and one text a section. All that follows is",
-        "# then answered; whatever you answer there all the same stands in the place of its section's text.",
-        "# Long texts: put `>-` after the colon and the text on the next lines, indented.",
-        "# Everything written here is published with the bundle. Write nothing about any one person.",
-        "",
-    ]
-    for key, meaning in METADATA_KEYS.items():
-        lines += [
-            *textwrap.wrap(f"# {meaning}", 100, subsequent_indent="# "),
-            f"{key}: []" if key == "keywords" else f'{key}: ""',
-        ]
-    lines += ["", "# ---- Questions that need an answer of their own ----"]
-    for question in steward_questions().values():
-        if question.own_answer:
-            lines += ["", *_comment(question), f'{question.id}: ""']
-    lines += ["", "# ---- One text for the rest of a section; the datasheet says that it was given for all of it ----"]
+    """A commented answers.yaml holding every key and question that a steward may answer, all empty.
+
+    First what an approval wants, a line each; the rest is for those who say more.
+    """
+    needed = [question for question in steward_questions().values() if question.own_answer]
+    lines = [INTRODUCTION, "# ---- 1. Each by itself ----", ""]
+    lines += [_asked(_shortest_key(question), question.brief) for question in needed if not question.proposed]
+    for question in needed:
+        if question.proposed:
+            lines += ["", f"# {question.brief.capitalize()}. {PROPOSED}", f'# {question.id}: "{question.proposed}"']
+    lines += ["", "# ---- 2. One text a section; the datasheet says that it was given for all of it ----", ""]
+    lines += [_asked(section.others, section.brief) for section in sections()]
+    lines += ["", "# You may stop here.", "", "# ---- 3. What heads the datasheet ----", ""]
+    lines += [_asked(key, meaning) for key, meaning in METADATA_KEYS.items() if key not in ALSO_ANSWERS]
+    lines += ["", "# ---- 4. The questions in full. A text here stands in the place of its section's ----"]
     for section in sections():
-        lines += ["", *_comment_on(section), f'{section.others}: ""']
-    for section in sections():
-        lines += ["", f"# ---- {section.title} ----"]
+        lines += ["", f"# {section.title}"]
         for question in section.questions:
-            if question.answered_by != "automatic" and not question.own_answer:
-                lines += ["", *_comment(question), f'{question.id}: ""']
+            if question.answered_by != "automatic":
+                in_part_1 = question.own_answer and _shortest_key(question) == question.id
+                lines += ["", *_comment(question), *([] if in_part_1 else [f'{question.id}: ""'])]
     return "\n".join(lines) + "\n"
 
 
-def _comment_on(section: Section) -> list[str]:
-    """What a section's text stands for, in the words of the questions' ids."""
-    topics = [question.id.partition(".")[2].replace("_", " ") for question in section.questions if question.in_others]
-    text = f"{section.title}: {', '.join(topics)}"
-    return textwrap.wrap(text, width=100, initial_indent="# ", subsequent_indent="# ")
+def _asked(key: str, meaning: str) -> str:
+    """A line to fill in, and what it asks for."""
+    empty = f"{key}: []" if key == "keywords" else f'{key}: ""'
+    return f"{empty:<25}  # {meaning}"
+
+
+def _shortest_key(question: Question) -> str:
+    """The key that answers it: one such as `licence`, which other documents want too, else its id."""
+    return next((key for key, answered in ALSO_ANSWERS.items() if answered == question.id), question.id)
 
 
 def _comment(question: Question) -> list[str]:
     about = {"source": "the source", "synthetic": "the synthetic data", "both": "both"}[question.steward_subject]
     note = f"(answer for {about}" + ("; the run adds its own part" if question.answered_by == "mixed" else "")
-    note += "".join(f"; `{key}` above answers it" for key, answered in ALSO_ANSWERS.items() if answered == question.id)
+    note += f"; `{_shortest_key(question)}` in part 1 answers it" if question.own_answer else ""
     note += ")"
     return textwrap.wrap(f"{question.text} {note}", width=100, initial_indent="# ", subsequent_indent="# ")
 

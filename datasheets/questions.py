@@ -31,6 +31,10 @@ class Question(BaseModel):
     subject: Subject
     own_answer: bool = False
     """Whether a text for the whole section leaves it open."""
+    brief: str = ""
+    """The question in few words, where a steward has to answer it by itself."""
+    proposed: str = ""
+    """A text for the steward to confirm or to change. It is no answer before that."""
 
     @property
     def calls_for_comments(self) -> bool:
@@ -57,6 +61,8 @@ class Section(BaseModel):
 
     id: str
     title: str
+    brief: str
+    """All that a text for the whole section answers, in few words."""
     questions: tuple[Question, ...]
 
     @property
@@ -73,6 +79,7 @@ def sections() -> tuple[Section, ...]:
         Section(
             id=entry["section"],
             title=entry["title"],
+            brief=entry["brief"],
             questions=tuple(Question(section=entry["section"], **question) for question in entry["questions"]),
         )
         # `pure` selects YAML 1.2; the compiled loader speaks 1.1, where `no` is false.

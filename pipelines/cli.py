@@ -21,11 +21,12 @@ from pipelines.contrasting import contrast
 from pipelines.deploying import deploy
 from pipelines.detecting import detect
 from pipelines.doctor import doctor
-from pipelines.drafting import draft_schema, write_templates
+from pipelines.drafting import draft_schema
 from pipelines.evaluating import evaluate
 from pipelines.listing import runs
 from pipelines.options import AsJson, LedgerOfRun
 from pipelines.sampling import sample
+from pipelines.starting import write_start
 from synth.errors import SynthError, UserError
 from synth.privacy.boundary import without_values
 
@@ -49,11 +50,47 @@ MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
 RunFile = Annotated[Path, typer.Argument(help="The run.yaml to follow.", show_default=False)]
 
 
+Dictionary = Annotated[
+    Path | None,
+    typer.Option(
+        "--dictionary",
+        help="A data dictionary, CSV or Parquet: a line for each column, or each of its levels.",
+        show_default=False,
+    ),
+]
+Person = Annotated[
+    str | None,
+    typer.Option("--person", metavar="COLUMN", help="Who a row is about, where a person can have several rows."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", metavar="COLUMN", help="The column that the others are to tell, if there is one."),
+]
+
+
 @app.command()
-def init(directory: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)]) -> None:
-    """Write commented schema.yaml, run.yaml and answers.yaml to fill in. Nothing is overwritten."""
-    for path in write_templates(directory):
+def init(
+    directory: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            help="The table, a Parquet or CSV file or a folder of such: run.yaml names it.",
+            show_default=False,
+        ),
+    ] = None,
+    dictionary: Dictionary = None,
+    person: Person = None,
+    target: Target = None,
+) -> None:
+    """Write commented schema.yaml, run.yaml and answers.yaml to fill in. Nothing is overwritten.
+
+    With --source the schema is drafted as by `synth schema draft`, else it is an example.
+    """
+    paths, notes = write_start(directory, source, dictionary, person=person, target=target)
+    for path in paths:
         typer.echo(path)
+    _tell(notes)
 
 
 @schema_app.command("draft")
@@ -68,14 +105,9 @@ def draft(
         Path | None,
         typer.Option("--output", "-o", help="Write here instead of printing.", show_default=False),
     ] = None,
-    dictionary: Annotated[
-        Path | None,
-        typer.Option(
-            "--dictionary",
-            help="A data dictionary, CSV or Parquet: a line for each column, or each of its levels.",
-            show_default=False,
-        ),
-    ] = None,
+    dictionary: Dictionary = None,
+    person: Person = None,
+    target: Target = None,
 ) -> None:
     """Draft schema.yaml from the column names and types of a file, a folder of files or a query.
 
@@ -85,7 +117,7 @@ def draft(
     and labels: read them, and remove one line to confirm them all. They are public only if nobody computed them from
     the data. Of images (a Parquet file, or a run.yaml with a folder) no picture is looked at.
     """
-    draft = draft_schema(file, dictionary)
+    draft = draft_schema(file, dictionary, person=person, target=target)
     if output is None:
         typer.echo(draft.text, nl=False)
         _tell(draft.notes)

@@ -50,6 +50,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("missing", "missing values", "nullable", "optional", "null allowed", "nulls allowed", "allow null"),
         "missing allowed",
     ),
+    "role": ("role", "variable role"),
     "required": ("required", "mandatory", "not null", "required field"),
 }
 """Headings by what they hold, in lower case and without signs; of several the first counts."""
@@ -60,6 +61,8 @@ _RANGE = re.compile(
 )
 _DASHED = re.compile(r"(\S+)\s+[-–—]\s+(.+)", re.DOTALL)
 _COMMA = re.compile(r"^([-+]?\d+),(\d+)$")
+TARGETS = {"target", "outcome", "response", "dependent"}
+"""Roles of the column that the others are to tell."""
 LONGEST_BARE = 4
 """Words of an entry between commas; a longer one is prose."""
 
@@ -73,7 +76,8 @@ class Described:
 
     Attributes:
         line: where, for messages.
-        kinds: words for its type, the most telling first.
+        kinds: words for its role and its type, the most telling first.
+        target: whether its role is that of the target.
         doubts: what could not be understood, in words.
     """
 
@@ -87,6 +91,7 @@ class Described:
     decimals: str = ""
     nullable: bool | None = None
     missing: tuple[str, ...] = ()
+    target: bool = False
     doubts: tuple[str, ...] = ()
 
 
@@ -220,7 +225,9 @@ def _described(path: Path, name: str, rows: Sequence[tuple[int, Row]], *, headin
     return Described(
         name=name,
         line=rows[0][0],
-        kinds=tuple(word for h in HEADINGS["kind"] for _, row in rows[:1] if (word := row.get(h, ""))),
+        kinds=tuple(
+            word for h in (*HEADINGS["role"], *HEADINGS["kind"]) for _, row in rows[:1] if (word := row.get(h, ""))
+        ),
         description=said("description", but=label),
         unit=said("unit"),
         bounds=bounds,
@@ -228,6 +235,7 @@ def _described(path: Path, name: str, rows: Sequence[tuple[int, Row]], *, headin
         decimals=said("decimals"),
         nullable=True if missing else optional,
         missing=missing,
+        target=said("role").casefold() in TARGETS,
         doubts=tuple(doubts),
     )
 

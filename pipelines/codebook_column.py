@@ -41,12 +41,14 @@ class Drafted:
         values: what schema.yaml says of it, without its domain where that is open.
         kind: as in `values`.
         whole: whether its domain is given by the dictionary.
+        target: whether the dictionary calls it the target.
         problem: why something in the dictionary was left out, in words; empty without.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     kind: str = "categorical"
     whole: bool = False
+    target: bool = False
     problem: str = ""
 
 
@@ -69,20 +71,23 @@ def drafted(said: Described, *, name: str, guess: str, physical: pa.DataType | N
     domain, problem = _domain(said, kind, physical)
     if ordered and domain:
         domain["ordered"] = True
+    labels = (
+        {"labels": domain.pop("labels")} if "labels" in domain else {}
+    )  # last, where they push nothing out of sight
     doubts = ", ".join(said.doubts) if not domain else ""
     if doubts:
         problem = f"{doubts} cannot be read"
     if kind in {"boolean", "id"} or domain:
         try:
-            column = _COLUMN.validate_python({**base, **domain, **rest})
+            column = _COLUMN.validate_python({**base, **domain, **rest, **labels})
             if physical is None or kind == "id" or holds(physical, column):
-                return Drafted({**base, **domain, **rest}, kind, whole=True)
+                return Drafted({**base, **domain, **rest, **labels}, kind, whole=True, target=said.target)
             problem = f"{kind} cannot be held by {physical}, the type in the file"
         except ValidationError as error:
             problem = problems_of(error)[0]
     if problem and kind != guess:
         base["kind"] = kind = guess
-    return Drafted({**base, **rest}, kind, whole=False, problem=problem)
+    return Drafted({**base, **rest}, kind, whole=False, target=said.target, problem=problem)
 
 
 def _kind(said: Described, guess: str) -> tuple[str, bool]:

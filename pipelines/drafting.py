@@ -1,43 +1,45 @@
-"""`synth init` and `synth schema draft`: files for the steward to fill in."""
+"""`synth schema draft`: a schema.yaml for the steward to finish."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from datasheets import template
 from pipelines.codebook import read_codebook
 from pipelines.codebook_column import Drafted, drafted
 from synth.config import Database, parse_source
 from synth.errors import UserError
-from synth.files import PRIVATE_FOLDER, write_whole
 from synth.image_schema import FILE_COLUMN, IMAGE_COLUMN
 from synth.ingest import header_of
 from synth.privacy.boundary import guarded
-from synth.yaml_file import read_yaml
+from synth.yaml_file import nearest, read_yaml
 
 HEADER = """\
-# Drafted from {looked}. Domains are yours to declare.
-# For every column: replace the domain by what is publicly known (a codebook), then remove `domain: unconfirmed`.
-# A run refuses unconfirmed columns. Columns you delete here are never read.
+# Drafted from {looked}. All of it is published.
+# `domain: unconfirmed`: nothing is known of the values. Write what is public knowledge (a codebook, common sense; never
+# the data) and remove the mark, or delete the line: a column without one is never read. A run refuses the mark.
 
 dataset: {dataset}
 population: {dataset}      # the ledger's key: runs on the same people add up
-privacy_unit: row          # each person has one row; or the name of the person column (kind: id)
+{unit}
 row_count: private         # or a public number
-# target: NAME             # the column the generator is conditioned on
+{target}
 columns:
 """
+UNIT_IS_ROW = "privacy_unit: row          # each person has one row; or the name of the person column (kind: id)"
+UNIT_IS_PERSON = """\
+privacy_unit: {person}
+max_rows_per_person: 1     # a person's rows that count, chosen at random; more rows, more noise"""
+NO_TARGET = "# target: NAME             # the column the generator is conditioned on"
 
 FROM_DICTIONARY = """\
-# Columns without `domain: unconfirmed` are as {dictionary} has them. Read them, see that it is public and was
-# not computed from the data, and remove this line, which confirms them all:
+# All other columns are as {dictionary} has them. Read their bounds and categories (what follows is its own text),
+# see that they are public and were not computed from the data, and remove this line, which confirms them all:
 domains: unconfirmed
 """
 
@@ -75,23 +77,6 @@ DOMAINS = {
 }
 
 
-def write_templates(directory: Path) -> list[Path]:
-    """Write schema.yaml, run.yaml and answers.yaml. Raises UserError when one of them exists or cannot be written."""
-    folder = resources.files("pipelines") / "templates"
-    texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("schema.yaml", "run.yaml")}
-    texts["answers.yaml"] = template()
-    taken = [name for name in texts if (directory / name).exists()]
-    if taken:
-        raise UserError(f"{directory}: holds {', '.join(taken)} already; name another folder")
-    try:
-        directory.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_whole(directory / name, text)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror})") from None
-    return [directory / name for name in texts]
-
-
 @dataclass(frozen=True)
 class Draft:
     """A schema.yaml to finish, and lines for whoever does."""
@@ -100,10 +85,18 @@ class Draft:
     notes: tuple[str, ...] = ()
 
 
-def draft_schema(file: Path, dictionary: Path | None = None) -> Draft:
+def draft_schema(
+    file: Path, dictionary: Path | None = None, *, person: str | None = None, target: str | None = None
+) -> Draft:
     """A schema.yaml for a file, a folder of files or a run.yaml's source: names and kinds, all domains unconfirmed.
 
     A data dictionary gives domains too. They are what a person declared, and one line less confirms them all.
+
+    Args:
+        file: what to look at.
+        dictionary: the data dictionary.
+        person: the column that tells people apart, where a person can have several rows.
+        target: the column the generator is conditioned on; a dictionary may name one too.
     """
     source, name, labels = _source_of(file)
     with guarded("draft"):
@@ -112,18 +105,30 @@ def draft_schema(file: Path, dictionary: Path | None = None) -> Draft:
         assert isinstance(source, Path)
         if dictionary is not None:
             raise UserError(f"{dictionary}: a data dictionary is read for tables; leave --dictionary out for pictures")
+        if person or target:
+            raise UserError("--person and --target are for tables; of pictures, write them into the draft")
         return Draft(_draft_of_images(source, arrow.names, dataset=_word(name)))
     of_text = isinstance(source, Path) and (
         source.suffix.lower() == ".csv" or (source.is_dir() and any(source.glob("*.[cC][sS][vV]")))
     )
-    columns, notes = _columns(arrow, dictionary, of_text=of_text)
+    for option, name_given in (("--person", person), ("--target", target)):
+        if name_given is not None and name_given not in arrow.names:
+            raise UserError(f"{option} {_one_line(name_given)}: no such column{nearest(name_given, arrow.names)}")
+    columns, notes = _columns(arrow, dictionary, of_text=of_text, person=person)
     if isinstance(source, Database):
         looked = "the names and types of a query's columns"
     elif of_text:
         looked = f"the names in {source.name}; the kinds are a guess from its first rows"
     else:
         looked = f"the names and types of {source.name}"
-    header = HEADER.format(looked=looked, dataset=_word(name))
+    called = [column.values["name"] for column in columns if column.target and column.kind != "id"]
+    target = target or (called[0] if len(called) == 1 else None)
+    header = HEADER.format(
+        looked=looked,
+        dataset=_word(name),
+        unit=UNIT_IS_ROW if person is None else UNIT_IS_PERSON.format(person=quoted(person)),
+        target=NO_TARGET if target is None else f"target: {quoted(target)}",
+    )
     if dictionary is not None and any(column.whole for column in columns):
         told = FROM_DICTIONARY.format(dictionary=_one_line(dictionary.name))
         header = header.replace("\ncolumns:\n", f"\n{told}columns:\n")
@@ -131,18 +136,19 @@ def draft_schema(file: Path, dictionary: Path | None = None) -> Draft:
 
 
 def _columns(
-    arrow: pa.Schema, dictionary: Path | None, *, of_text: bool
+    arrow: pa.Schema, dictionary: Path | None, *, of_text: bool, person: str | None
 ) -> tuple[tuple[Drafted, ...], tuple[str, ...]]:
     """The columns, and what does not go together or is still to be said."""
+    ids = {person: Drafted({"name": person, "kind": "id"}, "id", whole=True)} if person else {}
     if dictionary is None:
-        return tuple(_undescribed(field) for field in arrow), ()
+        return tuple(ids.get(field.name) or _undescribed(field) for field in arrow), ()
     said = {described.name: described for described in read_codebook(dictionary, columns=arrow.names)}
     folded = {name.casefold(): name for name in said}
     columns, notes = [], []
     for field in arrow:
         described = said.pop(field.name if field.name in said else folded.get(field.name.casefold(), ""), None)
-        if described is None:
-            columns.append(_undescribed(field))
+        if field.name in ids or described is None:
+            columns.append(ids.get(field.name) or _undescribed(field))
             continue
         column = drafted(described, name=field.name, guess=_kind(field.type), physical=None if of_text else field.type)
         columns.append(column)
@@ -173,7 +179,7 @@ def _lines(columns: Iterable[Drafted]) -> Iterator[str]:
         if not column.whole and DOMAINS[column.kind]:
             parts.insert(2, DOMAINS[column.kind])
         if not column.whole:
-            parts.append("domain: unconfirmed")
+            parts.insert(3 if DOMAINS[column.kind] else 2, "domain: unconfirmed")
         yield "  - {" + ", ".join(parts) + "}"
 
 
@@ -182,7 +188,7 @@ def _yaml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, dict):
@@ -198,8 +204,8 @@ def _draft_of_images(source: Path, names: list[str], *, dataset: str) -> str:
     return IMAGES.format(
         looked=f"the names in {source.name}",
         dataset=dataset,
-        target=_quoted("label" if "label" in others else others[0]),
-        columns=", ".join(map(_quoted, others)),
+        target=quoted("label" if "label" in others else others[0]),
+        columns=", ".join(map(quoted, others)),
     )
 
 
@@ -237,7 +243,7 @@ def _kind(kind: pa.DataType) -> str:
     return "categorical"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """A column name as YAML text, quoted whenever it is more than a plain word."""
     plain = name.replace("_", "a").isalnum() and name.isascii() and not name[:1].isdigit()
     if plain and name.casefold() not in {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}:

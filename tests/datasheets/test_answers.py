@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,14 +94,28 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_template_asks_every_question_of_the_steward_and_holds_no_answer(tmp_path: Path) -> None:
     text = template()
     for question in questions():
-        assert (f"\n{question.id}:" in text) == (question.id in steward_questions())
+        asked = f"\n{question.id}:" in text or f"\n# {question.id}:" in text
+        assert asked == (question.id in steward_questions())
     assert all(f"\n{section.others}:" in text for section in sections())
     assert load(tmp_path, text) == Answers()
 
 
-def test_template_begins_with_what_needs_an_answer_of_its_own() -> None:
-    first, rest = template().split("# ---- Motivation ----")
+def test_template_begins_with_all_that_an_approval_wants(tmp_path: Path) -> None:
+    first, rest = template().split("# You may stop here.")
+    filled = re.sub(r': ""', ": Answered.", re.sub(r"^# (?=[a-z.]+: )", "", first, flags=re.MULTILINE))
+    answers = load(tmp_path, filled)
     for question in steward_questions().values():
-        assert f"\n{question.id}:" in (first if question.own_answer else rest)
-    assert all(f"\n{section.others}:" in first for section in sections())
-    assert '# Preprocessing, cleaning and labeling: steps, raw, software\npreprocessing.others: ""\n' in first
+        assert question.calls_for_comments or answers.text(question.id) or answers.text_of_section(question)
+        assert question.text in " ".join(rest.replace("# ", "").split())  # in full, for whoever wants it
+        assert bool(question.brief) == question.own_answer
+    # Every line to fill in says what for; a proposal is no answer before somebody made it one.
+    assert all("  # " in line for line in first.splitlines() if line.endswith('""') or '"" ' in line)
+    proposed = [question for question in steward_questions().values() if question.proposed]
+    assert [question.id for question in proposed] == ["uses.tasks", "uses.forbidden"]
+    assert all(load(tmp_path, template()).text(question.id) is None for question in proposed)
+    assert all(answers.text(question.id) == question.proposed for question in proposed)
+
+
+def test_what_an_approval_wants_is_read_in_two_minutes() -> None:
+    first, _ = template().split("# You may stop here.")
+    assert len(first.split()) < 400

@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from datasheets.questions import steward_questions
 from pipelines import quiet
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `operations`, which several modules share
@@ -300,3 +301,10 @@ def _process_state_kept() -> Iterator[None]:
         logging.captureWarnings(False)
         for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
             logger.handlers, logger.level, logger.propagate = handlers, level, propagate
+
+
+@pytest.fixture(scope="session")
+def every_answer() -> str:
+    """An answers.yaml without a gap, but for the calls for comments."""
+    asked = [question for question in steward_questions().values() if not question.calls_for_comments]
+    return "".join(f"{question.id}: Answered.\n" for question in asked)

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from pipelines.codebook import HEADINGS, levels_of, range_of
 from pipelines.drafting import Draft, draft_schema
+from synth.config import load_run
 from synth.errors import InvalidConfig, UnconfirmedDomain
 from synth.schema import load_schema, parse_schema
 
@@ -234,6 +235,8 @@ CELLS = st.one_of(
             "id",
             "ordinal",
             "boolean",
+            "id",
+            "target",
             "1=a; 2=b",
             "01|02",
             "0-9",
@@ -272,3 +275,68 @@ def test_whatever_is_drafted_is_a_schema(headings: list[str], data: st.DataObjec
     with pytest.raises(UnconfirmedDomain):
         schema.refuse_unconfirmed()
     assert all(note.isprintable() for note in draft.notes)
+
+
+def test_roles_say_what_is_an_id_and_what_is_the_target(table: Path) -> None:
+    text = "Variable Name,Role,Type,Description,Units,Missing Values\n"
+    text += "nr,ID,Integer,Number,,no\nage,Feature,Integer,,years,yes\n"
+    draft, columns = drafted(table, text + "died,Target,Binary,Outcome,,no\n")
+    assert columns["nr"]["kind"] == "id" and columns["age"]["kind"] == "integer"
+    assert (columns["nr"]["nullable"], columns["age"]["nullable"]) == (False, True)
+    assert "\ntarget: died\n" in draft.text and "nr" not in draft.notes[-1]
+    text += "died,Target,Binary,,,no\nsmoker,Target,Binary,,,no\n"
+    assert "\n# target: NAME" in drafted(table, text)[0].text  # which of them is not for us to say
+
+
+def test_what_is_to_be_read_comes_before_what_is_the_dictionarys(table: Path) -> None:
+    draft, _ = drafted(table, DICTIONARY)
+    lines = draft.text.splitlines()
+    assert (
+        "  - {name: sex, kind: categorical, categories: [1, 2], nullable: true, "
+        'description: "Sex at birth", labels: {1: female, 2: male}}' in lines
+    )
+    assert "  - {name: ward, kind: categorical, categories: [fill in], domain: unconfirmed, nullable: true}" in lines
+
+
+# ---- init --source ----
+
+
+def test_init_drafts_what_it_is_told_about(table: Path, synth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(table.parent)
+    Path("dict.csv").write_text(DICTIONARY, encoding="utf-8")
+    start = ("init", "work", "--source", table.name, "--dictionary", "dict.csv")
+    outcome = synth(*start, "--person", "note", "--target", "died")
+    assert outcome.code == 0 and len(outcome.out.splitlines()) == 3
+    assert outcome.err.splitlines()[-1] == "1 column still needs a domain: ward"
+    schema = load_schema(Path("work/schema.yaml"))
+    assert (schema.privacy_unit, schema.max_rows_per_person, schema.target) == ("note", 1, "died")
+    assert load_run(Path("work/run.yaml")).config.source.path == table.resolve()
+    kept = [line for line in Path("work/schema.yaml").read_text().splitlines() if "ward" not in line]
+    Path("work/schema.yaml").write_text("\n".join(line for line in kept if line != "domains: unconfirmed"))
+    assert synth("plan", "work/run.yaml", "--ledger", "sqlite:///ledger.db").code == 0  # nothing else is to be edited
+    assert "work: holds schema.yaml" in synth(*start).err
+
+
+def test_init_without_a_person_column_says_what_that_means(table: Path, synth: Any) -> None:
+    outcome = synth("init", table.parent / "work", "--source", table)
+    assert outcome.code == 0 and outcome.err.startswith("no person column is named")
+    assert load_schema(table.parent / "work" / "schema.yaml").privacy_unit == "row"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--person", "nr"), "name it with --source"),
+        (("--source", "patients.parquet", "--person", "nots"), "--person nots: no such column (did you mean note?)"),
+        (("--source", "patients.parquet", "--target", "dead"), "--target dead: no such column"),
+        (("--source", "none.csv"), "no such file"),
+        (("--source", "run.yaml"), "--source is a file or a folder"),
+    ],
+)
+def test_init_refuses_what_does_not_go_together(
+    table: Path, synth: Any, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(table.parent)
+    outcome = synth("init", "work", *options)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert told in outcome.err and not Path("work").exists()

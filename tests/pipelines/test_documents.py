@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from datasheets import document as documents_of
-from datasheets import load_answers, template
+from datasheets import load_answers
 from pipelines import documents
 from synth.errors import NotApproved, VerificationFailed
 from synth.facts import PublicFacts
@@ -30,11 +29,10 @@ def run(quick_bundle: Path, tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> Path:
+def answers(tmp_path: Path, every_answer: str) -> Path:
     """An answers.yaml without a gap, but for the calls for comments."""
     path = tmp_path / "answers.yaml"
-    text = re.sub(r'^([a-z]+\.(?!comments)[a-z_]+): ""$', r"\1: Answered.", template(), flags=re.MULTILINE)
-    path.write_text(text.replace('title: ""', "title: The Clinic"))
+    path.write_text(f"title: The Clinic\n{every_answer}")
     return path
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import shutil
 import sqlite3
 import stat
@@ -23,7 +22,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from datasheets import template
 from datasheets.questions import sections
 from synth.files import canonical_json, sha256_file
 
@@ -275,11 +273,10 @@ def run_folder(finished: Finished, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> Path:
+def answers(tmp_path: Path, every_answer: str) -> Path:
     """An answers.yaml without a gap, but for the calls for comments."""
     path = tmp_path / "answers.yaml"
-    text = re.sub(r'^([a-z]+\.(?!comments)[a-z_]+): ""$', r"\1: Answered.", template(), flags=re.MULTILINE)
-    path.write_text(text.replace('title: ""', "title: The Clinic"))
+    path.write_text(f"title: The Clinic\n{every_answer}")
     return path
 
 

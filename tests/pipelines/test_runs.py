@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from datasheets import template
 from pipelines.cli import app
 from synth.run_folder import RunFolder, hold
 from synth.runs import GRACE, LATEST, point_to, prune
@@ -32,11 +30,12 @@ STATES = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, quick_run: Callable[[Path], Path]) -> Path:
+def made(
+    tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, quick_run: Callable[[Path], Path], every_answer: str
+) -> Path:
     """The folder of a finished run in which every question is answered."""
     clinic = clinic_at(tmp_path_factory.mktemp("runs") / "clinic")
-    answers = re.sub(r'^([a-z]+\.(?!comments)[a-z_]+): ""$', r"\1: Answered.", template(), flags=re.MULTILINE)
-    (clinic.folder / "answers.yaml").write_text(answers)
+    (clinic.folder / "answers.yaml").write_text(every_answer)
     return quick_run(clinic.run_yaml).parent
 
 

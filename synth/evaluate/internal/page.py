@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from synth.evaluate.internal.charts import HeatMap, Scale, heat_map, overlay_chart, polyline, scale_of, steps
+from synth.evaluate.internal.headline import headline
 from synth.evaluate.internal.overlays import Overlay
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def quick_page(scores: Mapping[str, Any]) -> str:
     return _render(
         "report.html",
         scores=scores,
+        headline=headline(scores),
         overlays=[overlay_chart(o, distance.get(o.column), None) for o in overlays[:SHOWN_OVERLAYS]],
         maps=[_distance_map(pairs, names)] if pairs else [],
         pair_scale=scale_of([distance for _, distance in pairs[:1]], low=0.0, high=0.01),

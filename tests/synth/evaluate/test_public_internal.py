@@ -181,7 +181,7 @@ class TestInternal:
         assert f"age (3 of {scores['real_rows']:,} cells)." in head and "city (" not in head
         scores["columns"] = [{**entry, "outside": 0} for entry in scores["columns"]]
         write_internal_report(scores, tmp_path)
-        assert "Outside the declared domain" not in (tmp_path / "report.html").read_text()
+        assert "Outside the declared domain:</strong> no cell." in (tmp_path / "report.html").read_text()
 
     def test_the_report_is_for_its_owner_and_says_so(self, run: Any, people: list[Any], tmp_path: Path) -> None:
         scores = self.scores(run, people, people[:10])
