@@ -96,11 +96,11 @@ def parse_answers(raw: Mapping[Any, Any], *, file: str) -> Answers:
 
 
 INTRODUCTION = """\
-# Your half of the datasheet (Gebru et al. 2021); the run writes the other. All of it is published: nothing about any
-# one person. An approval wants a text in each line of parts 1 and 2, and in no other. "No.", "Not known." and
-# "Not applicable." are answers. Long texts: `>-` instead of quotes, and the text on the next lines, indented.
+# Your half of the datasheet (Gebru et al. 2021). All of it is published: nothing about any one person.
+# An approval wants a text in each line of parts 1 and 2, and in no other. "No.", "Not known." and "Not applicable."
+# are answers. Long texts: `>-` instead of quotes, and the text on the next lines, indented.
 """
-PROPOSED = "Proposed, and no answer before you remove the first # of the line, or write your own."
+PROPOSED = "Proposed, for you to confirm by removing the #, or to change. No answers before that:"
 
 
 def template() -> str:
@@ -111,10 +111,11 @@ def template() -> str:
     needed = [question for question in steward_questions().values() if question.own_answer]
     lines = [INTRODUCTION, "# ---- 1. Each by itself ----", ""]
     lines += [_asked(_shortest_key(question), question.brief) for question in needed if not question.proposed]
-    for question in needed:
-        if question.proposed:
-            lines += ["", f"# {question.brief.capitalize()}. {PROPOSED}", f'# {question.id}: "{question.proposed}"']
-    lines += ["", "# ---- 2. One text a section; the datasheet says that it was given for all of it ----", ""]
+    lines += ["", f"# {PROPOSED}"]
+    lines += [
+        f'# {question.id}: "{question.proposed}"   # {question.brief}' for question in needed if question.proposed
+    ]
+    lines += ["", "# ---- 2. One text a section, which the datasheet marks as one ----", ""]
     lines += [_asked(section.others, section.brief) for section in sections()]
     lines += ["", "# You may stop here.", "", "# ---- 3. What heads the datasheet ----", ""]
     lines += [_asked(key, meaning) for key, meaning in METADATA_KEYS.items() if key not in ALSO_ANSWERS]

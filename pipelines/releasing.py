@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -219,9 +220,11 @@ def _decide(bundle: Path, word: Word, key: SigningKey, ledger: str | None, revoc
 
 
 def _tell_sections(questions: Sequence[str]) -> None:
-    """Say which answers count although they were given for a whole section."""
+    """Say how many answers count although they were given for a whole section; the datasheet marks each."""
     if questions:
-        typer.echo(f"answered for the section: {', '.join(map(shown, questions))}", err=True)
+        counts = Counter(shown(question).partition(".")[0] for question in questions)
+        found = ", ".join(f"{section} ({count})" for section, count in counts.items())
+        typer.echo(f"questions answered by a text for their section: {found}", err=True)
 
 
 def _candidates_now(bundle: Path, book: Ledger, *, demanded: bool) -> int | None:

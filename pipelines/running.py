@@ -49,8 +49,7 @@ def run_pipeline(run_file: Path, ledger_url: str, *, resumed: bool = False) -> P
             raise
         if reason is not None:
             raise reason
-    still = len(open_questions(folder.bundle))
-    unanswered = f"answer {still} questions of its datasheet (`synth document`), " if still else ""
+    unanswered = "put your answers in (`synth document`), " if open_questions(folder.bundle) else ""
     logger.info(
         "next: read %s (for you alone), %sthen `synth approve` or `synth reject`",
         folder.internal / "report.html",

@@ -151,7 +151,7 @@ def test_open_questions(office: Office) -> None:
 
 def test_answers_for_a_whole_section_count_and_are_told(office: Office) -> None:
     done = office.approve("--ledger", office.url, bundle=office.candidate("shared", by_section=("motivation.funding",)))
-    assert (done.code, done.err) == (0, "answered for the section: motivation.funding\n")
+    assert (done.code, done.err) == (0, "questions answered by a text for their section: motivation (1)\n")
 
 
 class TestCandidates:

@@ -348,7 +348,10 @@ def test_from_a_run_to_a_release(finished: Finished, run_folder: Path, answers: 
     by_section.write_text("".join(f"{section.others}: Said for all.\n" for section in sections()))
     assert "uses.others: Said" in by_section.read_text()
     told = synth("document", bundle, "--answers", by_section)
-    assert told.code == 0 and "answered for the section: motivation.purpose, " in told.err
+    assert (
+        told.code == 0
+        and "questions answered by a text for their section: motivation (3), composition (9), " in told.err
+    )
     refused = synth("approve", bundle, "--by", "Ada", "--key", key)
     own = (
         "composition.errors, collection.consent, uses.tasks, uses.forbidden, distribution.licence, maintenance.contact"
