@@ -60,6 +60,7 @@ _RANGE = re.compile(
     rf"[\[(]?\s*({_MOMENT}|{NUMBER})\s*(?:-|–|—|to|\.\.+|…|,|;|:)\s*({_MOMENT}|{NUMBER})\s*[\])]?(?:\s+[^\s\d]+)?"
 )
 _DASHED = re.compile(r"(\S+)\s+[-–—]\s+(.+)", re.DOTALL)
+_SIGN = re.compile(r"[^\w\s]")
 _COMMA = re.compile(r"^([-+]?\d+),(\d+)$")
 TARGETS = {"target", "outcome", "response", "dependent"}
 """Roles of the column that the others are to tell."""
@@ -77,6 +78,7 @@ class Described:
     Attributes:
         line: where, for messages.
         kinds: words for its role and its type, the most telling first.
+        missing: codes for missing values.
         target: whether its role is that of the target.
         doubts: what could not be understood, in words.
     """
@@ -221,7 +223,13 @@ def _described(path: Path, name: str, rows: Sequence[tuple[int, Row]], *, headin
     if (optional := _truth(nullable)) is None and (must := _truth(said("required"))) is not None:
         optional = not must
     # Under "missing" may stand codes (999 = unknown), and also how many were counted.
-    missing = tuple(code for code, _ in _entries(said("missing codes") or (nullable if "=" in nullable else "")) or ())
+    told = said("missing codes") or (nullable if "=" in nullable or _SIGN.fullmatch(nullable) else "")
+    missing = tuple(code for code, _ in _entries(told) or ())
+    if bounds is not None:  # beside a range, N for "not applicable" is no number
+        missing += tuple(code for code, _ in levels or () if not re.fullmatch(NUMBER, code))
+    elif levels is not None and len(levels) == 1:
+        levels = ()  # N again, and not a list of all there is
+        doubts.append("its values")
     return Described(
         name=name,
         line=rows[0][0],

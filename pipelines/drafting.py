@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from pipelines.codebook import read_codebook
+from pipelines.codebook import Described, read_codebook
 from pipelines.codebook_column import Drafted, drafted
 from synth.config import Database, parse_source
 from synth.errors import UserError
@@ -114,7 +114,11 @@ def draft_schema(
     for option, name_given in (("--person", person), ("--target", target)):
         if name_given is not None and name_given not in arrow.names:
             raise UserError(f"{option} {_one_line(name_given)}: no such column{nearest(name_given, arrow.names)}")
-    columns, notes = _columns(arrow, dictionary, of_text=of_text, person=person)
+    described = () if dictionary is None else read_codebook(dictionary, columns=arrow.names)
+    if of_text and (missing := {code for column in described for code in column.missing}):
+        with guarded("draft"):
+            arrow = header_of(source, missing=sorted(missing))
+    columns, notes = _columns(arrow, dictionary, described, of_text=of_text, person=person)
     if isinstance(source, Database):
         looked = "the names and types of a query's columns"
     elif of_text:
@@ -136,13 +140,18 @@ def draft_schema(
 
 
 def _columns(
-    arrow: pa.Schema, dictionary: Path | None, *, of_text: bool, person: str | None
+    arrow: pa.Schema,
+    dictionary: Path | None,
+    dictionary_says: Sequence[Described],
+    *,
+    of_text: bool,
+    person: str | None,
 ) -> tuple[tuple[Drafted, ...], tuple[str, ...]]:
     """The columns, and what does not go together or is still to be said."""
     ids = {person: Drafted({"name": person, "kind": "id"}, "id", whole=True)} if person else {}
     if dictionary is None:
         return tuple(ids.get(field.name) or _undescribed(field) for field in arrow), ()
-    said = {described.name: described for described in read_codebook(dictionary, columns=arrow.names)}
+    said = {described.name: described for described in dictionary_says}
     folded = {name.casefold(): name for name in said}
     columns, notes = [], []
     for field in arrow:

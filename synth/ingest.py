@@ -58,10 +58,10 @@ def check_header(source: Path | Database, schema: Schema) -> None:
         _check_text(source, schema)
 
 
-def header_of(source: Path | Database) -> pa.Schema:
+def header_of(source: Path | Database, *, missing: Sequence[str] = ()) -> pa.Schema:
     """Column names and physical types of a source; for CSV the types that its first megabyte parses as.
 
-    Of a folder its first file's.
+    Of a folder its first file's. `missing` are codes that stand for a missing value in CSV, beside the usual ones.
     """
     if isinstance(source, Database):
         from synth import database
@@ -72,8 +72,9 @@ def header_of(source: Path | Database) -> pa.Schema:
         return _parquet_header(path)[0]
     _, _, separator = _csv_header(path)
     parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    convert = pa.csv.ConvertOptions(null_values=[*pa.csv.ConvertOptions().null_values, *missing])
     try:
-        with pa.csv.open_csv(path, parse_options=parse) as reader:
+        with pa.csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
             return reader.schema
     except (pa.ArrowException, OSError):
         raise InvalidSource(

@@ -340,3 +340,22 @@ def test_init_refuses_what_does_not_go_together(
     outcome = synth("init", "work", *options)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert told in outcome.err and not Path("work").exists()
+
+
+def test_a_letter_for_not_applicable_beside_numbers(tmp_path: Path) -> None:
+    """As the excerpts of the American Community Survey have it: N where there is no number, and a level as well."""
+    (tmp_path / "people.csv").write_text("children,density,married,industry,weight\nN,2.5,N,N,?\n2,N,1,4711,70\n")
+    (tmp_path / "dict.csv").write_text(
+        "variable,description,range,value,value label,missing values\n"
+        "children,Own children,0 to 19,,,\nchildren,,,N,not in a household,\ndensity,,0 to 600,,,\ndensity,,,N,none,\n"
+        "married,,,1,Yes,\nmarried,,,2,No,\nmarried,,,N,below 15,\nindustry,Industry code,,,,\nindustry,,,N,below 16,\n"
+        "weight,,0 to 300,,,?\n"
+    )
+    draft = draft_schema(tmp_path / "people.csv", tmp_path / "dict.csv")
+    columns = {column["name"]: column for column in YAML(typ="safe", pure=True).load(draft.text)["columns"]}
+    assert (columns["children"]["kind"], columns["children"]["bounds"]) == ("integer", [0, 19])
+    assert columns["density"]["kind"] == "continuous" and columns["weight"]["kind"] == "integer"
+    assert columns["married"]["categories"] == ["1", "2", "N"]
+    assert columns["industry"]["domain"] == "unconfirmed"  # one level is no list of all there is
+    assert "industry: its values cannot be read; its domain is left to you" in draft.notes[0]
+    assert "4711" not in draft.text
