@@ -100,7 +100,7 @@ def print_plan(report: dict[str, Any]) -> None:
     if "images" in report:
         _print_images(report["images"])
         return
-    say(f"Pairs     {report['pairs']}; {_pairs(report)}; {report['classes']} classes")
+    say(f"Pairs     {report['pairs']}; {_pairs(report)}{_classes(report)}")
     if report["critic"] is not None:
         say(f"Critic    {_critic(report['critic'])}")
     if report["score"] is not None:
@@ -140,6 +140,10 @@ def _pairs(report: dict[str, Any]) -> str:
     if report["pairs_measured"] == report["pairs"]:
         return "all are measured"
     return f"the {report['pairs_measured']} most telling are chosen with noise, and measured"
+
+
+def _classes(report: dict[str, Any]) -> str:
+    return f"; {report['classes']} classes" if report["classes"] > 1 else ""
 
 
 def _critic(event: dict[str, Any]) -> str:
