@@ -151,7 +151,7 @@ def _statement(facts: PublicFacts) -> dict[str, Any]:
         "dataset": facts.run.dataset,
         "software": facts.run.software,
         "promise": promise_in_words(read),
-        "path_covered": list(images.PATH_COVERED if read.of_images else path_covered(read)),
+        "path_covered": list(images.path_covered(read) if read.of_images else path_covered(read)),
         "epsilon": privacy.epsilon,
         "delta": privacy.delta,
         "mu": privacy.mu,

@@ -112,6 +112,24 @@ def events_in_words(read: Reading) -> str:
     return "\n".join(f"- {event_in_words(event)}." for event in read("privacy.events"))
 
 
+def critic_in_words(read: Reading, left: str) -> str:
+    """How the critic was trained; `left` says what its share is a share of."""
+    return (
+        f"It is trained by DP-SGD with {number(100 * read('model.critic.share'))} % of the budget that {left} had left:"
+        f" {plural(read('model.critic.steps'), 'step')}, each person of the source in a step with"
+        f" probability {number(read('model.critic.sample_rate'))}; a person's whole gradient is clipped to norm"
+        f" {number(read('model.critic.max_grad_norm'))}; noise of {number(read('model.critic.noise_multiplier'))}"
+        " clipping norms is added to every coordinate of the sum, which is divided by the constant"
+        f" {number(read('model.critic.expected_batch_size'))} (sample rate times the noised or declared number of"
+        f" people). Against it stand {number(read('model.critic.fakes'))} generated rows a step, clipped alike."
+    )
+
+
+def and_steps(read: Reading) -> str:
+    """What protects the source beside the noised releases; nothing without a critic."""
+    return " and in the noised steps of the critic" if read("model.critic") is not None else ""
+
+
 def released(read: Reading, name: str) -> bool:
     """Whether a release of that name was made."""
     return any(event.name == name for event in read("privacy.events"))
@@ -214,6 +232,13 @@ def total_in_words(read: Reading) -> str:
     return f"The releases and steps of this run compose to {spent}{second}."
 
 
+def refining(read: Reading) -> tuple[str, ...]:
+    """The step of the path that a critic takes; nothing without one."""
+    if not released(read, budget.CRITIC):
+        return ()
+    return ("Refining: the generator goes on against a critic trained on the source by DP-SGD, charged.",)
+
+
 def path_covered(read: Reading) -> tuple[str, ...]:
     """The steps from the first read of the source to the bundle, and how each is covered."""
     chosen = (
@@ -221,11 +246,7 @@ def path_covered(read: Reading) -> tuple[str, ...]:
         if released(read, budget.SELECTION)
         else "Choice of pairs: follows from the schema and the configuration, not from the source."
     )
-    refined = (
-        ("Refining: the generator goes on against a critic trained on the source by DP-SGD, charged.",)
-        if released(read, budget.CRITIC)
-        else ()
-    )
+    refined = refining(read)
     scored_people = (
         ("Score on held-out people: right and wrong predictions are counted and noised, charged.",)
         if released(read, budget.ACCURACY)

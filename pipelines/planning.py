@@ -31,7 +31,7 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
     run.declared.refuse_unconfirmed()
     refuse_large_delta(run)
     if run.images is not None:
-        expected = expectation_of(run.images, plan_images_of(run))
+        expected = expectation_of(run.images, plan_images_of(run), hidden_size=run.critic.hidden_size)
         return {**_spending(run, ledger_url), "images": asdict(expected), "memory_bytes": expected.memory_bytes}
     codecs = codecs_of(run.table)
     layout, plan = plan_run(run)
@@ -131,6 +131,13 @@ def _print_images(expected: dict[str, Any]) -> None:
     typer.echo(f"Measures  at most {expected['offered']} coefficients a picture, by the noised number: {examples}")
     typer.echo(f"Noise     {expected['class_size_noise']:.0f} pictures (standard deviation) in the size of a class,")
     typer.echo(f"          {expected['moment_noise']:.1f} pictures at the clipping length in a second moment")
+    if (critic := expected["critic"]) is not None:
+        typer.echo(f"Critic    {_critic(critic)};")
+        typer.echo(
+            f"          {critic['operations_a_picture'] / 1e6:,.0f} million operations for each picture in a step"
+        )
+        typer.echo(f"          and each of {critic['fakes']} generated ones, and")
+        typer.echo(f"          {critic['operations_a_generator_step'] / 1e9:,.1f} billion for a step of the generator")
     typer.echo("A class can be learned when it has many times more pictures than its noise and its coefficients.")
 
 

@@ -135,11 +135,19 @@ class Critic(Section):
     processes: Annotated[Count, Field(ge=1, le=64)] = 1
 
 
+IMAGE_CRITIC = {"steps": 400, "sample_rate": 0.05, "learning_rate": 1e-3}
+"""Defaults for images where they are not those for tables."""
+FOR_IMAGES = {"critic_share", "critic", "threads", "accelerator"}
+"""What a run on images has of the section `synthesizer`."""
+SEEN_SIDES = range(8, 129)
+"""Sides, in pixels, of the pictures that a critic can see."""
+
+
 class Synthesizer(Section):
     """The table recipe. The defaults were chosen on public data; see benchmarks/.
 
     `steps`, `members` and `latent_points` set by "auto" follow from ε and the schema alone. `critic_share` set by
-    "auto" is 0 for tables.
+    "auto" is 0.
     """
 
     critic_share: Literal["auto"] | Annotated[Number, Field(ge=0, le=1)] = "auto"
@@ -320,6 +328,18 @@ class Run(BaseModel):
         return source
 
     @property
+    def has_critic(self) -> bool:
+        """Whether the run refines its generator against a critic."""
+        return self.config.synthesizer.share_of_critic > 0
+
+    @property
+    def critic(self) -> Critic:
+        """The constants of the critic, when it has a share: as configured, else the defaults of the kind."""
+        asked = self.config.synthesizer.critic
+        own = {} if self.images is None else IMAGE_CRITIC
+        return asked.model_copy(update={k: v for k, v in own.items() if k not in asked.model_fields_set})
+
+    @property
     def images(self) -> ImageSchema | None:
         """The schema of a run on images; None for a table."""
         return self.declared if isinstance(self.declared, ImageSchema) else None
@@ -356,19 +376,27 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
             str(path), ["source.folder: is for images; say `kind: image` in the schema, or give a table as source.path"]
         )
     if isinstance(schema, ImageSchema):
-        _refuse_for_images(config, str(path))
+        _refuse_for_images(config, schema, str(path))
     return Run(file=path.resolve(), config=config, declared=schema)
 
 
-def _refuse_for_images(config: RunConfig, file: str) -> None:
+def _refuse_for_images(config: RunConfig, schema: ImageSchema, file: str) -> None:
     """What a run on images does not have is refused, never passed over."""
     asked = config.synthesizer
     if isinstance(config.source, Database):
         raise NotBuiltYet(f"{file}: source.url: a database is offered for tables alone; images come as files")
-    if asked.share_of_critic > 0:
-        raise NotBuiltYet(f"{file}: synthesizer.critic_share above 0 is offered for tables alone; use auto or 0")
-    if own := asked.model_fields_set - {"critic_share"}:
+    if own := asked.model_fields_set - FOR_IMAGES:
         raise InvalidConfig(file, [f"synthesizer.{name}: is for tables; leave it out" for name in sorted(own)])
+    if asked.critic.processes > 1:
+        raise NotBuiltYet(f"{file}: synthesizer.critic.processes is offered for tables alone; leave it out")
+    if asked.share_of_critic == 1:
+        problem = "should be below 1 for images: the generator starts from the moments, which have the rest"
+        raise InvalidConfig(file, [f"synthesizer.critic_share: {problem}"])
+    if asked.share_of_critic > 0 and not {schema.image.height, schema.image.width} <= set(SEEN_SIDES):
+        raise NotBuiltYet(
+            f"{file}: synthesizer.critic_share: a critic sees pictures of {SEEN_SIDES[0]} to {SEEN_SIDES[-1]} pixels a "
+            "side; declare such a form, or leave it at auto"
+        )
     if config.evaluation.holds_out:
         raise NotBuiltYet(f"{file}: evaluation.holdout is offered for tables alone; leave it at 0")
     if config.scale.asked:

@@ -82,7 +82,21 @@ class CriticFacts(Facts):
     parameters: int
     learning_rate: float
     weight: float  # of the critic's verdict beside the moments, in the generator's loss
+
+
+class TableCriticFacts(CriticFacts):
+    """A critic of whole rows."""
+
     chi: float  # of the refined generator, as below
+
+
+class ImageCriticFacts(CriticFacts):
+    """A critic of pictures."""
+
+    generator_steps: int  # of all steps, after so many the generator made one of its own
+    most_critic_steps: int  # the most steps of the critic that one of the generator was made to wait for
+    residual_parameters: int  # of what the generator adds to the pictures of the moments' model
+    drift: float  # of second moments, from that model's: in units of the noise they were measured with
 
 
 class ModelFacts(Facts):
@@ -100,11 +114,11 @@ class ModelFacts(Facts):
     candidate_pairs: int
     bins: dict[str, int]  # column → number of bins in the pair stage
     chi: float  # mean squared residual over noise variance; about 1 means fitted to the noise
-    critic: CriticFacts | None = None
+    critic: TableCriticFacts | None = None
 
 
 class ImageModelFacts(Facts):
-    """The generator of pictures. All of it follows from the noised measurements."""
+    """The generator of pictures. All of it follows from the noised measurements, and the critic's steps."""
 
     kind: str
     parameters: int
@@ -114,6 +128,7 @@ class ImageModelFacts(Facts):
     feature_part: float  # of the squared length of a measured vector that is for coefficients
     clip: float  # length at which centred, weighted vectors were clipped, in units of the value range
     rounds: int  # of correcting the model by what its clipped pictures lack of the denoised moments
+    critic: ImageCriticFacts | None = None
 
 
 class MarginalScore(Facts):

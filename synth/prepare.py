@@ -122,7 +122,14 @@ def events_of(run: Run) -> tuple[Event, ...]:
 def plan_images_of(run: Run) -> ImagePlan:
     """What a run on images will spend, from config and schema alone."""
     privacy, m = run.config.privacy, run.declared.max_rows_per_person
-    return plan_images(epsilon=privacy.epsilon, delta=privacy.delta, max_rows_per_person=m)
+    return plan_images(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        max_rows_per_person=m,
+        critic_share=run.config.synthesizer.share_of_critic,
+        critic_steps=run.critic.steps,
+        critic_sample_rate=run.critic.sample_rate,
+    )
 
 
 def note_large_delta(folder: RunFolder, delta: float, noised_rows: float) -> None:
@@ -145,8 +152,8 @@ def plan_run(run: Run) -> tuple[Layout, TablePlan]:
         delta=privacy.delta,
         max_rows_per_person=run.table.max_rows_per_person,
         critic_share=run.config.synthesizer.share_of_critic,
-        critic_steps=run.config.synthesizer.critic.steps,
-        critic_sample_rate=run.config.synthesizer.critic.sample_rate,
+        critic_steps=run.critic.steps,
+        critic_sample_rate=run.critic.sample_rate,
         holdout="file" if run.config.evaluation.file is not None else run.config.evaluation.share,
     )
     if run.config.evaluation.holds_out:

@@ -124,6 +124,16 @@ class RunFolder:
         return self.internal / "drew"
 
     @property
+    def pixels(self) -> Path:
+        """The pictures themselves, for a critic."""
+        return self.private / "pixels.arrow"
+
+    @property
+    def seen(self) -> Path:
+        """The same as an array."""
+        return self.private / "pixels.npy"
+
+    @property
     def bins(self) -> Path:
         """The rows as bins and class, for a critic."""
         return self.private / "bins.npy"

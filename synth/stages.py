@@ -76,6 +76,9 @@ class Recipe(Protocol):
     def train(self, folder: RunFolder) -> None:
         """Fit the model to the noised measurements and save it."""
 
+    def refine(self, folder: RunFolder, charge: Callable[[Event], None]) -> None:
+        """Refine the fitted model against a critic; nothing for a run without one. Keeps the note CRITIC."""
+
     def sample(
         self, folder: RunFolder, rows: int | None, metadata: Mapping[str, str], workers: Workers, /
     ) -> DataFacts:
@@ -168,15 +171,15 @@ def train(folder: RunFolder) -> None:
 
 def has_critic(folder: RunFolder) -> bool:
     """Whether the run refines its generator against a critic; from the config alone."""
-    return table_stages.has_critic(folder.run())
+    return folder.run().has_critic
 
 
 @guarded_stage
 @once(CRITIC)
 @timed
 def refine(folder: RunFolder, ledger: Ledger) -> None:
-    """Refine the fitted generator of a table against a critic trained by DP-SGD; nothing for a run without one."""
-    table_stages.refine(folder, lambda event: _spend(ledger, folder, event))
+    """Refine the fitted generator against a critic trained by DP-SGD; nothing for a run without one."""
+    recipe_of(folder.run()).refine(folder, lambda event: _spend(ledger, folder, event))
 
 
 @guarded_stage

@@ -114,12 +114,12 @@ def read_content(path: Path) -> bytes:
         return bytes(file.get_batch(0).column(0)[0].as_py())
 
 
-def private_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+def private_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike = np.int32) -> npt.NDArray[Any]:
     """An array to fill with rows: memory-mapped from a file, or in memory alone where working files are sealed."""
     if working_key() is not None:
-        return np.empty(shape, dtype=np.int32)
+        return np.empty(shape, dtype=dtype)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE))
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.int32, shape=shape)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
 class _Sealed:

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasheets.reading import Reading, number, plural
-from datasheets.statements import audit_in_words, events_in_words, promise_in_words, row_count_in_words
-from synth.privacy import image_budget
+from datasheets.statements import (
+    and_steps,
+    audit_in_words,
+    critic_in_words,
+    events_in_words,
+    promise_in_words,
+    refining,
+    row_count_in_words,
+)
+from synth.privacy import budget, image_budget
 
 INTENDED_USES = (
     "Writing, testing and teaching software that will later run on the source: loaders, models, whole pipelines.",
@@ -23,9 +31,11 @@ def procedure(read: Reading) -> str:
             f"Procedure, as carried out by {read('run.software')}; constants not named here are that version's.",
             _measurements(read),
             _model(read),
+            *([_critic(read)] if read("model.critic") is not None else []),
             _draw(read),
             f"Audit. {audit_in_words(read)}",
-            "What protects the source happens in the noised releases. Everything after them sees noised numbers only,"
+            f"What protects the source happens in the noised releases{and_steps(read)}. Everything after them sees"
+            " noised numbers only,"
             f" and is post-processing. The noise itself: {read('privacy.noise_protection')} {promise_in_words(read)}",
         )
     )
@@ -48,6 +58,7 @@ def _measurements(read: Reading) -> str:
             f" coefficients, clipped at length {number(read('model.clip'))} and scaled to squared length"
             f" {number(part)}, and a constant of square {number(1 - part)}."
         ),
+        budget.CRITIC: "the gradients of a critic on the pictures of the source, as described below.",
     }
     steps = [f"- {event.name}: {meaning.get(event.name, 'a vector of sums.')}" for event in read("privacy.events")]
     return (
@@ -79,12 +90,36 @@ def _model(read: Reading) -> str:
     )
 
 
+def _critic(read: Reading) -> str:
+    return (
+        f"Refinement. A critic with {plural(read('model.critic.parameters'), 'parameter')} (three convolutions with"
+        f" stride 2 and leaky ReLU, {number(read('model.critic.hidden_size'))} channels in the last, no normalisation;"
+        " one score, with class projection) sees whole pictures with their class and learns to tell those of the"
+        " source from generated ones by the hinge loss."
+        f" {critic_in_words(read, 'clipping lengths, class sizes and means')}"
+        " The generator is the Gaussian of each class and what a convolutional network with"
+        f" {plural(read('model.critic.residual_parameters'), 'parameter')} adds to its pictures, nothing at first. That"
+        " network sees a picture's coefficients under noise that is too small to be seen. After the first tenth of the"
+        f" steps it took {plural(read('model.critic.generator_steps'), 'step')}: one after each step of the critic,"
+        " or after 2, 5, 10, 20 or 50, the next of these whenever the critic told no more than 65 % of the generated"
+        f" pictures ({number(read('model.critic.most_critic_steps'))} in the end). It raises the critic's mean score,"
+        f" with weight {number(read('model.critic.weight'))}, while a loss holds the second moments of each class"
+        " where the Gaussians have them, in units of the noise of their release. Both use Adam at learning rate"
+        f" {number(read('model.critic.learning_rate'))}, the network with cosine decay. Its last weights, averaged over"
+        " its steps, are in the model; none were chosen by a score. In the end the squared distance of the second"
+        f" moments from the Gaussians' is {number(read('model.critic.drift'))} times what the noise of their release"
+        " adds."
+    )
+
+
 def _draw(read: Reading) -> str:
+    refined = read("model.critic") is not None
+    added = " What the refined network adds comes on top." if refined else ""
     return (
         f"Draw. {plural(read('data.rows'), 'row')} (number from: {read('data.rows_chosen_by')}) are divided over the"
         " classes by their sizes, in random order. A picture's coefficients are a draw from the Gaussian of its class;"
-        " all higher frequencies are zero. They are transformed back, clipped to the declared range of values, rounded,"
-        " and written as PNG without loss, marked as made by a trained model."
+        f" all higher frequencies are zero.{added} They are transformed back, clipped to the declared range of values,"
+        " rounded, and written as PNG without loss, marked as made by a trained model."
     )
 
 
@@ -92,11 +127,17 @@ def measured(read: Reading) -> str:
     """Which dependence was measured, and how well."""
     moments = read("quality.moments")
     noise = [score.noise for score in moments]
+    beyond = (
+        "were seen by a critic alone, in noised steps: what the pictures show of them was learned, and no noise of it"
+        " can be stated."
+        if read("model.critic") is not None
+        else "were not measured, and pictures are blurred where the source's are sharp."
+    )
     return (
         f"Means and covariances of {plural(read('model.coefficients'), 'low-frequency coefficient')} were measured"
         " within every class: coarse shapes and how they vary. Fine detail, sharp edges and whatever needs more than"
-        " second moments (such as two distinct looks of one class) were not measured, and pictures are blurred where"
-        f" the source's are sharp. Noise alone moves a class's moments by {min(noise):.4f} to {max(noise):.4f};"
+        f" second moments (such as two distinct looks of one class) {beyond} Noise alone moves a class's moments by"
+        f" {min(noise):.4f} to {max(noise):.4f};"
         " quality.json lists each."
     )
 
@@ -181,22 +222,29 @@ def missing() -> str:
 
 def acquisition(read: Reading) -> str:
     """How the instances came about."""
+    also = " and refined in the noised steps of a critic" if read("model.critic") is not None else ""
     return (
-        "Derived. Each picture was drawn from a generative model made of noised moments of the source. Nothing was"
-        f" observed or reported for it. {number(read('quality.valid_rows'))} of {plural(read('quality.rows'), 'row')}"
+        f"Derived. Each picture was drawn from a generative model made of noised moments of the source{also}. Nothing"
+        " was observed or reported for it."
+        f" {number(read('quality.valid_rows'))} of {plural(read('quality.rows'), 'row')}"
         " were verified to hold a readable picture of the declared form and a declared label."
     )
 
 
 POST_PROCESSING = "Denoising of means and covariances, drawing of pictures, public scores, contact sheets, documents."
-PATH_COVERED = (
-    "Size, channels, range of values and the list of classes: declared by the steward as public knowledge.",
-    "Clipping lengths: taken from noised histograms, charged.",
-    "Class shares: taken from noised counts, charged.",
-    "Number of coefficients: follows from the budget and a noised count, charged.",
-    "Model: noised means and covariances, denoised; post-processing.",
-    "Sampling: pictures are drawn from the model; post-processing.",
-    "Audit: made of synthetic pictures and planted ones; post-processing.",
-    "Evaluation: published scores compare synthetic pictures with noised measurements; post-processing.",
-    "Documents: written from the public facts of the run; no exact statistic of the source is among them.",
-)
+
+
+def path_covered(read: Reading) -> tuple[str, ...]:
+    """The steps from the first read of the source to the bundle, and how each is covered."""
+    return (
+        "Size, channels, range of values and the list of classes: declared by the steward as public knowledge.",
+        "Clipping lengths: taken from noised histograms, charged.",
+        "Class shares: taken from noised counts, charged.",
+        "Number of coefficients: follows from the budget and a noised count, charged.",
+        "Model: noised means and covariances, denoised; post-processing.",
+        *refining(read),
+        "Sampling: pictures are drawn from the model; post-processing.",
+        "Audit: made of synthetic pictures and planted ones; post-processing.",
+        "Evaluation: published scores compare synthetic pictures with noised measurements; post-processing.",
+        "Documents: written from the public facts of the run; no exact statistic of the source is among them.",
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datasheets.automatic import images
 from datasheets.reading import Reading, number, plural
 from datasheets.statements import (
+    and_steps,
     audit_in_words,
+    critic_in_words,
     events_in_words,
     held_out_in_words,
     promise_in_words,
@@ -29,7 +31,7 @@ def procedure_in_words(read: Reading) -> str:
             _draw(read),
             f"Audit. {audit_in_words(read)}",
             *([f"Score. {held_out_in_words(read)}"] if read("quality.held_out") is not None else []),
-            f"What protects the source happens in the noised releases{_and_steps(read)}. Everything after them sees"
+            f"What protects the source happens in the noised releases{and_steps(read)}. Everything after them sees"
             " noised numbers only, and is post-processing. The noise itself:"
             f" {read('privacy.noise_protection')} {promise_in_words(read)}",
         )
@@ -123,22 +125,12 @@ def _fit(read: Reading) -> str:
     )
 
 
-def _and_steps(read: Reading) -> str:
-    return " and in the noised steps of the critic" if read("model.critic") is not None else ""
-
-
 def _critic(read: Reading) -> str:
     return (
         f"Refinement. A critic with {plural(read('model.critic.parameters'), 'parameter')} (two hidden layers of"
         f" width {number(read('model.critic.hidden_size'))}: linear, layer norm, ReLU; then one score) sees whole"
-        " rows of bins with their class and learns to tell source from generated rows by the hinge loss. It is"
-        f" trained by DP-SGD with {number(100 * read('model.critic.share'))} % of the budget that bins and class"
-        f" sizes had left: {plural(read('model.critic.steps'), 'step')}, each person of the source in a step with"
-        f" probability {number(read('model.critic.sample_rate'))}; a person's whole gradient is clipped to norm"
-        f" {number(read('model.critic.max_grad_norm'))}; noise of {number(read('model.critic.noise_multiplier'))}"
-        " clipping norms is added to every coordinate of the sum, which is divided by the constant"
-        f" {number(read('model.critic.expected_batch_size'))} (sample rate times the noised or declared number of"
-        f" people). Against it stand {number(read('model.critic.fakes'))} generated rows a step, clipped alike."
+        " rows of bins with their class and learns to tell source from generated rows by the hinge loss."
+        f" {critic_in_words(read, 'bins and class sizes')}"
         " After the first tenth of the steps the generators follow, one step each time: they raise the critic's"
         f" mean score, with weight {number(read('model.critic.weight'))}, while the loss of the fit holds them where"
         f" the fit ended. Both use Adam at learning rate {number(read('model.critic.learning_rate'))}, the"

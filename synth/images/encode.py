@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from synth.image_schema import ImageSchema
 from synth.images.labelled import Labelled
 from synth.images.noticed import Noticed, Places
 from synth.images.picture import blank
+from synth.images.pictures import pixel_file
 from synth.images.reading import PictureReader
 from synth.images.source import open_images
 from synth.images.transform import Transform
 from synth.images.unreadable import Why
-from synth.privacy.contributions import bound_contributions
+from synth.privacy.contributions import bound_and_number
 from synth.working_file import reading, write_content, writing
 
 BATCH_ROWS = 256
@@ -58,13 +60,21 @@ class Outside:
 
 
 def encode_source(
-    source: Source, schema: ImageSchema, transform: Transform, destination: Path, *, sample: Path
+    source: Source,
+    schema: ImageSchema,
+    transform: Transform,
+    destination: Path,
+    *,
+    sample: Path,
+    pixels: Path | None = None,
 ) -> Outside:
     """Encode a source as a run does: at most m pictures a person. Raises InvalidSource; otherwise as `encode`."""
-    opened, stays = open_images(source, schema), None
+    opened, stays, persons = open_images(source, schema), None, None
     if schema.person_column is not None:
-        stays = bound_contributions(opened.persons(), max_rows_per_person=schema.max_rows_per_person)
-    return encode(opened.rows(), schema, transform, destination, sample=sample, stays=stays)
+        stays, persons = bound_and_number(opened.persons(), max_rows_per_person=schema.max_rows_per_person)
+    return encode(
+        opened.rows(), schema, transform, destination, sample=sample, stays=stays, pixels=pixels, persons=persons
+    )
 
 
 def encode(
@@ -75,6 +85,8 @@ def encode(
     *,
     sample: Path,
     stays: npt.NDArray[np.bool_] | None = None,
+    pixels: Path | None = None,
+    persons: IntArray | None = None,
 ) -> Outside:
     """Write the coefficients and classes of all rows to the working file `destination`, and some pictures to `sample`.
 
@@ -88,6 +100,8 @@ def encode(
         destination: the working file to write.
         sample: where the sampled pictures go (safetensors).
         stays: which rows are encoded at all [rows], after contribution bounding; None for all of them.
+        pixels: where the pixels of every encoded picture go too, for a critic; None without one.
+        persons: for each row that stays, the number of its person; None when each row is a person.
     """
     rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
     fields = pa.schema([pa.field("label", pa.int32()), pa.field("coefficients", pa.list_(pa.int32(), transform.size))])
@@ -96,13 +110,20 @@ def encode(
     noticed = Noticed()
     batch: list[UInt16Array] = []
     classes: list[int] = []
-    with writing(destination, fields) as writer, PictureReader(schema.image) as reader:
+    with (
+        writing(destination, fields) as writer,
+        nullcontext() if pixels is None else pixel_file(pixels, schema) as beside,
+        PictureReader(schema.image) as reader,
+    ):
 
         def flush() -> None:
             if batch:
                 values = pa.array(transform.coefficients(np.stack(batch)).astype(np.int32).reshape(-1))
                 arrays = [pa.array(classes, pa.int32()), pa.FixedSizeListArray.from_arrays(values, transform.size)]
                 writer.write_batch(pa.record_batch(arrays, schema=fields))
+                if beside is not None:
+                    whose = None if persons is None else persons[kept.offered - len(batch) : kept.offered]
+                    beside.append(np.stack(batch), classes, whose)
                 batch.clear()
                 classes.clear()
 

@@ -3,7 +3,9 @@
 Given its released model a bundle knows nothing of the picture that is asked about, whatever that is. A pixel strictly
 inside the range of values is equal only when the model's Gaussian value falls into an interval of one level's length,
 so any set of such pixels is equal with probability at most Π step/(√(2π) σ_j), σ_j² the variance of the j-th given
-those before. The pixels are taken in the order of a pivoted Cholesky factorisation: the least certain first.
+those before. With a residual all of this is said given what that sees of the picture: what it adds is then a constant,
+and the value still Gaussian, with less variance. The pixels are taken in the order of a pivoted Cholesky factorisation:
+the least certain first.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class PixelChance:
             some = np.eye(d)[start : start + AT_ONCE]
             seen = model.transform.values(some, form.height, form.width).reshape(len(some), -1)
             basis[:, start : start + AT_ONCE] = seen[:, self.places].T
-        self._covariances = [(load := basis @ factor.astype(np.float64)) @ load.T for factor in model.factors]
+        loads = [basis @ factor.astype(np.float64) for factor in model.factors]
+        self._covariances = [load @ model.unforeseen(label) @ load.T for label, load in enumerate(loads)]
 
     def __call__(self, pixels: UInt16Array) -> float:
         """Probability, at most, that a picture [height, width, channels] of the form is among the bundle's."""

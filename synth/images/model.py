@@ -1,6 +1,7 @@
 """The released model: a Gaussian of coefficients for each class, in safetensors and JSON; all that sampling needs.
 
-All of it follows from noised measurements and the public schema, so sampling costs no budget.
+A refined model has a residual beside it: what it adds to each picture. All of it follows from noised measurements, the
+noised steps of a critic and the public schema, so sampling costs no budget.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,22 @@ from synth.images.transform import Transform, transform_of
 from synth.model_files import CONFIG_FILE, load_model, save_model
 from synth.tables.bins import project_to_simplex
 
+if TYPE_CHECKING:
+    from synth.images.residual import Residual
+
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 FORMAT = "dp-synth-image-generator/1"
+DITHER = 2.0**-7
+"""Standard deviation of what hides each coefficient from a residual. It cannot be seen, but what a residual makes of a
+picture then leaves its pixels unsure, so that the chance of equal ones stays known (`synth.images.equal_pixels`)."""
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A picture of class c is the inverse transform of `means[c] + factors[c] @ z`, z standard normal.
+    """A picture of class c is the inverse transform of `means[c] + factors[c] @ z`, z standard normal, and what the
+    residual adds to it.
 
     Attributes:
         schema: the public schema.
@@ -36,6 +44,7 @@ class ImageModel:
         means: mean coefficients [classes, d], in units of the value range.
         factors: square roots of the covariances [classes, d, d].
         rows: how many rows a full release has (the noised or declared count).
+        residual: of a refined model; None without.
     """
 
     schema: ImageSchema
@@ -43,6 +52,7 @@ class ImageModel:
     means: Float32Array
     factors: Float32Array
     rows: int
+    residual: Residual | None = None
 
     @cached_property
     def transform(self) -> Transform:
@@ -52,12 +62,21 @@ class ImageModel:
     @property
     def parameters(self) -> int:
         """Numbers that make the model."""
-        return int(self.class_share.size + self.means.size + self.factors.size)
+        added = 0 if self.residual is None else sum(array.size for array in self.residual.arrays().values())
+        return int(self.class_share.size + self.means.size + self.factors.size + added)
 
     def coefficients(self, label: int, rows: int, rng: np.random.Generator) -> FloatArray:
         """Coefficients [rows, d] of new pictures of a class."""
         z = rng.standard_normal((rows, self.means.shape[1]))
         return np.asarray(self.means[label] + z @ self.factors[label].T.astype(np.float64))
+
+    def unforeseen(self, label: int) -> FloatArray:
+        """Covariance [d, d] of z given all that the residual sees of a picture: the identity without one."""
+        identity = np.eye(self.means.shape[1])
+        if self.residual is None:
+            return identity
+        factor = self.factors[label].astype(np.float64)
+        return np.asarray(np.linalg.inv(identity + factor.T @ factor / DITHER**2))
 
     def save(self, folder: Path) -> None:
         """Write the model's two files; the same model gives the same bytes."""
@@ -68,6 +87,9 @@ class ImageModel:
             "coefficients": int(self.means.shape[1]),
             "schema": self.schema.model_dump(mode="json", exclude_defaults=True),
         }
+        if self.residual is not None:
+            config["residual"] = {"width": self.residual.width}
+            arrays |= self.residual.arrays()
         save_model(folder, config, arrays)
 
     @staticmethod
@@ -78,7 +100,14 @@ class ImageModel:
 
 def _assemble(config: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> ImageModel:
     schema = parse_image_schema(config["schema"], file=CONFIG_FILE)
-    model = ImageModel(schema=schema, rows=int(config["rows"]), **arrays)
+    residual = None
+    if "residual" in config:
+        from synth.images.residual import PREFIX, assemble  # torch; most models have none
+
+        added = {name: arrays.pop(name) for name in list(arrays) if name.startswith(PREFIX)}
+        channels, classes = schema.image.channels, len(schema.target.classes)
+        residual = assemble(int(config["residual"]["width"]), added, channels=channels, classes=classes)
+    model = ImageModel(schema=schema, rows=int(config["rows"]), residual=residual, **arrays)
     c, d = len(model.schema.target.classes), int(config["coefficients"])
     shapes = (model.class_share.shape, model.means.shape, model.factors.shape)
     if shapes != ((c,), (c, d), (c, d, d)) or d > model.transform.size:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from synth.errors import UserError
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
-from synth.images.model import ImageModel
+from synth.images.model import DITHER, ImageModel
 from synth.images.png import write_png
 from synth.images.source import class_of
 from synth.tables.sample import split_by_share
@@ -45,7 +45,7 @@ def sample_images(
         share[[i for i in range(len(share)) if i not in classes]] = 0.0
     if share.sum() <= 0:
         raise UserError("--where: the model has no picture of these classes")
-    at_once = max(1, min(ROWS_AT_ONCE, PIXELS_AT_ONCE // int(np.prod(model.schema.image.shape))))
+    at_once = _at_once(model)
     labels = rng.permutation(np.repeat(np.arange(len(share)), split_by_share(rows, share, rng)))
     for start in range(0, rows, at_once):
         yield _records(model, labels[start : start + at_once], rng)
@@ -57,7 +57,21 @@ def draw_pixels(model: ImageModel, labels: npt.NDArray[np.int64], rng: np.random
     for label in np.unique(labels):
         chosen = labels == label
         coefficients[chosen] = model.coefficients(int(label), int(chosen.sum()), rng)
-    return model.transform.pixels(coefficients)
+    if model.residual is None:
+        return model.transform.pixels(coefficients)
+    form = model.schema.image
+    # Drawn by a generator of their own, so that a residual that adds nothing leaves every picture as it was.
+    hidden = DITHER * rng.spawn(1)[0].standard_normal(coefficients.shape)
+    start, seen = (model.transform.values(x, form.height, form.width) for x in (coefficients, coefficients + hidden))
+    return model.transform.rounded(start + model.residual.added(seen, labels))
+
+
+def drawn_pictures(
+    model: ImageModel, labels: npt.NDArray[np.int64], rng: np.random.Generator
+) -> npt.NDArray[np.uint16]:
+    """The same for any number of pictures, a batch at a time."""
+    at_once = _at_once(model)
+    return np.concatenate([draw_pixels(model, labels[i : i + at_once], rng) for i in range(0, len(labels), at_once)])
 
 
 def parse_classes(schema: ImageSchema, where: Collection[str]) -> set[int] | None:
@@ -77,6 +91,10 @@ def parse_classes(schema: ImageSchema, where: Collection[str]) -> set[int] | Non
             asked.add(label)
         found = asked if found is None else found & asked
     return found
+
+
+def _at_once(model: ImageModel) -> int:
+    return max(1, min(ROWS_AT_ONCE, PIXELS_AT_ONCE // int(np.prod(model.schema.image.shape))))
 
 
 def _records(model: ImageModel, labels: npt.NDArray[np.int64], rng: np.random.Generator) -> pa.RecordBatch:

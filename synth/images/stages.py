@@ -1,6 +1,6 @@
 """What a run on images does in its stages. Each takes the run's folder and leaves files; `synth.stages` guards them.
 
-Private pictures are seen by `encode`, `measure` and the report alone.
+Private pictures are seen by `encode`, `measure`, `refine` and the report alone.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from synth.config import Run
 from synth.durations import so_far
 from synth.evaluate.image_public import image_scores, moments_of
 from synth.evaluate.internal.images import MOST_PICTURES, Pictures, halved, image_report, write_image_report
-from synth.facts import DataFacts, ImageModelFacts, QualityFacts
+from synth.facts import DataFacts, ImageCriticFacts, ImageModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
 from synth.images.contact_sheet import contact_sheets
@@ -30,7 +30,8 @@ from synth.images.fit import fit
 from synth.images.measure import FEATURE_PART, ImageMeasurer, load_measurements, save_measurements
 from synth.images.model import ImageModel, model_of
 from synth.images.picture import blank, read_picture
-from synth.images.sample import arrow_schema, sample_images
+from synth.images.pictures import read_pictures
+from synth.images.sample import arrow_schema, drawn_pictures, sample_images
 from synth.images.source import class_of
 from synth.images.transform import transform_of
 from synth.ingest import at_rest
@@ -40,7 +41,7 @@ from synth.privacy.audit.images import audit_of_images
 from synth.privacy.audit.one_run import Audit
 from synth.privacy.events import Event
 from synth.privacy.noise import NoiseSource
-from synth.run_folder import RunFolder
+from synth.run_folder import CRITIC, RunFolder
 from synth.tables.workers import HERE, Workers
 from synth.working_file import read_content
 
@@ -64,7 +65,14 @@ def encode(folder: RunFolder) -> None:
     schema = schema_of(run)
     transform = transform_of(schema.image, len(schema.target.classes))
     with at_rest(run.files.path):
-        outside = encode_source(run.files, schema, transform, folder.codes, sample=folder.private / SAMPLE)
+        outside = encode_source(
+            run.files,
+            schema,
+            transform,
+            folder.codes,
+            sample=folder.private / SAMPLE,
+            pixels=folder.pixels if run.has_critic else None,
+        )
     write_whole(folder.private / OUTSIDE, json.dumps(asdict(outside)))
     logger.info("encode: the pictures are encoded")
 
@@ -73,7 +81,7 @@ def measure(folder: RunFolder, charge: Callable[[Event], None], _: Workers = HER
     """All noised releases, each charged before its first draw, then saved whole. Of images, one process does it all."""
     run = folder.run()
     schema, plan = schema_of(run), plan_images_of(run)
-    events = {event.name: event for event in plan.events}
+    events = {event.name: event for event in plan.releases}
     classes = len(schema.target.classes)
     measured = ImageMeasurer(
         read=lambda: read_coefficients(folder.codes),
@@ -84,7 +92,7 @@ def measure(folder: RunFolder, charge: Callable[[Event], None], _: Workers = HER
         charge=lambda name: charge(events[name]),
     ).measure()
     save_measurements(measured, folder.private)
-    logger.info("measure: %d noised releases made and saved", len(plan.events))
+    logger.info("measure: %d noised releases made and saved", len(plan.releases))
 
 
 def noised_rows(folder: RunFolder) -> float:
@@ -113,6 +121,46 @@ def train(folder: RunFolder) -> None:
     )
     folder.note("model", facts.model_dump(mode="json"))
     logger.info("train: %d coefficients a class", measured.features)
+
+
+def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
+    """Refine the fitted model against a critic trained by DP-SGD, for a run whose critic has a share.
+
+    The critic's event is charged before the first person is drawn. The refined model takes the fitted one's place.
+    """
+    run = folder.run()
+    event, recipe = plan_images_of(run).critic, run.critic
+    if event is None:
+        return
+    from synth.images.refine import FAKES  # Lightning; most runs have no critic
+    from synth.images.refine import refine as refine_pictures
+    from synth.refinement import charging, constants_of, settings_of
+
+    schema, measured, model = schema_of(run), load_measurements(folder.private), ImageModel.load(folder.model)
+    private = read_pictures(folder.pixels, schema, destination=folder.seen)
+    config = constants_of(event, recipe, people=measured.total / schema.max_rows_per_person)
+    settings = settings_of(run, recipe)
+    refined = refine_pictures(model, measured, private, settings, config, charge=charging(folder, charge, event))
+    model = replace(model, residual=refined.residual)
+    model.save(folder.model)
+    critic = ImageCriticFacts(
+        share=run.config.synthesizer.share_of_critic,
+        **config.model_dump(),
+        fakes=FAKES,
+        hidden_size=recipe.hidden_size,
+        parameters=refined.critic_parameters,
+        learning_rate=recipe.learning_rate,
+        weight=recipe.weight,
+        generator_steps=refined.generator_steps,
+        most_critic_steps=refined.most_critic_steps,
+        residual_parameters=sum(array.size for array in refined.residual.arrays().values()),
+        drift=refined.drift,
+    )
+    facts = ImageModelFacts.model_validate(folder.noted("model"))
+    facts = facts.model_copy(update={"parameters": model.parameters, "critic": critic})
+    folder.note("model", facts.model_dump(mode="json"))
+    folder.note(CRITIC, True)
+    logger.info("refine: the model is refined by %d steps of its critic", event.steps)
 
 
 def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: Workers = HERE) -> DataFacts:
@@ -157,7 +205,11 @@ def _report_to_the_steward(folder: RunFolder, schema: ImageSchema) -> None:
     train, test = halved((kept["pixels"], kept["labels"]))
     synthetic = _first_pictures(folder, schema, min(MOST_PICTURES, len(kept["labels"])))
     outside = Outside(**json.loads((folder.private / OUTSIDE).read_text()))
-    report = image_report(train, test, synthetic, schema, learned=True, outside=outside)
+    moments, model = None, ImageModel.load(folder.model)
+    if model.residual is not None:
+        rng, labels = np.random.default_rng(), synthetic[1]
+        moments = drawn_pictures(replace(model, residual=None), labels, rng), labels
+    report = image_report(train, test, synthetic, schema, learned=True, outside=outside, moments=moments)
     durations = so_far(folder.internal)
     write_image_report(report, test, synthetic, schema, folder.internal, name="report", durations=durations)
 

@@ -116,9 +116,12 @@ class Transform:
 
     def pixels(self, coefficients: FloatArray) -> npt.NDArray[np.uint16]:
         """Pictures [n, height, width, channels] of the first coefficients [n, d], in units of 1; the others are 0."""
-        values = np.clip(self.values(coefficients, self.form.height, self.form.width), 0.0, 1.0)
+        return self.rounded(self.values(coefficients, self.form.height, self.form.width))
+
+    def rounded(self, values: FloatArray) -> npt.NDArray[np.uint16]:
+        """Numbers in units of the value range, clipped to it and rounded to pixels."""
         low, high = self.form.low, self.form.high
-        return np.rint(low + values * (high - low)).astype(np.uint16)
+        return np.rint(low + np.clip(values, 0.0, 1.0) * (high - low)).astype(np.uint16)
 
     def values(self, coefficients: FloatArray, height: int, width: int) -> FloatArray:
         """The same as numbers, not clipped [n, height, width, channels], on any grid that carries the frequencies."""

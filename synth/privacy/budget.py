@@ -212,14 +212,14 @@ def plan_table(
         max_rows_per_person=m,
         critic=None
         if critic_share == 0
-        else _critic(epsilon, delta, beside, steps=critic_steps, sample_rate=critic_sample_rate),
+        else critic_event(epsilon, delta, beside, steps=critic_steps, sample_rate=critic_sample_rate),
         score=score,
         releases=tuple(events),
     )
 
 
 @lru_cache(maxsize=64)
-def _critic(
+def critic_event(
     epsilon: float, delta: float, beside: Sequence[GdpEvent], *, steps: int, sample_rate: float
 ) -> PoissonGaussianEvent:
     """The critic's event, with as little noise as (ε, δ) of the whole run allows. Takes seconds the first time."""

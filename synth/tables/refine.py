@@ -1,71 +1,37 @@
 """Refine: the fitted generators go on against a critic that is trained on the private rows by DP-SGD.
 
 The generators start where the fit to the moments ended and are held there by those moments (`Targets.loss`, measured in
-the noise of the release), while the critic adds what no pair table holds. The critic's steps are the only access to
-private rows: their number, rate, clipping norm and noise are constants of the config. What the generators learn from
-the critic is post-processing. The last weights are kept, averaged over the steps; none are chosen by a score.
+the noise of the release), while the critic adds what no pair table holds. What this has in common with images is in
+`synth.refinement`.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
-import secrets
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from torch import Tensor, nn
 
-from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic
-from synth.privacy.dp_sgd.noising import split_like
-from synth.privacy.dp_sgd.processes import rank_and_world_size, sum_over_processes, wait_for_all
+from synth.privacy.dp_sgd import DpSgdConfig, PoissonBatches, PrivateBatch
+from synth.privacy.dp_sgd.processes import rank_and_world_size
+from synth.refinement import ALONE_HERE, RefineSettings, Refining, newly_drawn, parameters_of, threads_of, train
 from synth.tables.count import Codes
 from synth.tables.critic import Critic
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
-from synth.tables.ranks import Ranks, joined, refuse_apart, strategy_of
+from synth.tables.ranks import Ranks
 from synth.tables.targets import Encoding, encoding_of
-from synth.tables.train import moments_of, quiet_lightning
+from synth.tables.train import moments_of
 from synth.working_file import private_array
 
-logger = logging.getLogger(__name__)
-
 FAKES = 1024
-"""Generated rows in a step: a constant, so that their number says nothing about the number of real ones."""
-ALONE = 0.1
-"""Part of the steps in which the critic learns alone, before the generators listen to it."""
+"""Generated rows in a step."""
 AVERAGE = 0.98
-ALONE_HERE = Ranks()
-
-
-@dataclass(frozen=True)
-class RefineSettings:
-    """How generators are refined, beside the constants of DP-SGD; from config and schema alone.
-
-    Attributes:
-        learning_rate: Adam's rate, of critic and generators.
-        hidden_size: width of the critic's layers.
-        weight: of the critic's verdict in the generators' loss, beside the moments.
-        max_rows_per_person: m; a row's loss counts 1/m, so that a person with m rows weighs as much as a fake.
-        accelerator: as in Lightning.
-        threads: CPU threads of torch.
-    """
-
-    learning_rate: float
-    hidden_size: int
-    weight: float
-    max_rows_per_person: int
-    accelerator: Literal["auto", "cpu", "gpu"]
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -144,32 +110,22 @@ def refine(
     have the same generators in the end. One of them charges.
     """
     encoding = encoding_of(measured)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        with joined(ranks):
-            module = Refinement(members, measured, encoding, settings, config)
-            charge()
-            wait_for_all()
-            with quiet_lightning():
-                trainer = _trainer(settings, config.steps, ranks)
-                trainer.fit(module, PoissonBatches([private.rows], config, persons=private.persons))
-            module.private.refuse_unfinished()
-            refuse_apart(module.average.parameters(), ranks)
-        refined = tuple(cast(Generator, member.cpu().eval().requires_grad_(True)) for member in module.average)
-        targets = moments_of(measured, encoding)
-        with torch.inference_mode():
-            chi = float(targets.loss(_points(refined))) / max(1, targets.cells)
-    finally:
-        torch.set_num_threads(threads)
-    return Refined(refined, chi, sum(p.numel() for p in module.critic.parameters()))
+    average, module = train(
+        lambda: Refinement(members, measured, encoding, settings, config),
+        PoissonBatches([private.rows], config, persons=private.persons),
+        settings,
+        charge=charge,
+        ranks=ranks,
+    )
+    refined = tuple(cast(Generator, member) for member in average)
+    targets = moments_of(measured, encoding)
+    with threads_of(settings), torch.inference_mode():
+        chi = float(targets.loss(_points(refined))) / max(1, targets.cells)
+    return Refined(refined, chi, parameters_of(module.critic))
 
 
-class Refinement(pl.LightningModule):
-    """Generators and a private critic in turns: one step of DP-SGD, then one step of the generators.
-
-    `average` are the generators with their weights averaged over the steps.
-    """
+class Refinement(Refining[nn.ModuleList, Critic]):
+    """Generators and a private critic in turns: one step of DP-SGD, then one step of the generators."""
 
     def __init__(
         self,
@@ -179,63 +135,31 @@ class Refinement(pl.LightningModule):
         settings: RefineSettings,
         config: DpSgdConfig,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.settings, self.steps, self.encoding = settings, config.steps, encoding
-        self.members = nn.ModuleList([copy.deepcopy(member).train().requires_grad_(True) for member in members])
-        self.average = nn.ModuleList([copy.deepcopy(member).train().requires_grad_(False) for member in members])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(secrets.randbits(63))  # starting weights, not noise: any seed will do
-            self.critic = Critic(
-                sizes=encoding.sizes, classes=len(measured.class_sizes), hidden_size=settings.hidden_size
-            )
-        weight = 1 / settings.max_rows_per_person
-        self.private = PrivateCritic(
-            self.critic, lambda rows: weight * self.critic.real_losses(rows), [self.critic.example()], config
+        classes = len(measured.class_sizes)
+        critic = newly_drawn(lambda: Critic(sizes=encoding.sizes, classes=classes, hidden_size=settings.hidden_size))
+        super().__init__(
+            nn.ModuleList(members), critic, [critic.example()], fakes=FAKES, settings=settings, config=config
         )
-        # Fakes are clipped row by row like people, so that where generator and data agree the two sides cancel.
-        self._fakes = GhostClipping(_layers(self.critic), self.critic.fake_losses, config.max_grad_norm)
+        self.encoding = encoding
         self._class_share = torch.from_numpy(measured.class_sizes / measured.class_sizes.sum()).float()
         with torch.no_grad():
             # Held to the noised values themselves, the generators would go on where their fit was stopped, and learn
             # the noise.
-            self._anchor = moments_of(measured, encoding).held(_points(self.members))
+            self._anchor = moments_of(measured, encoding).held(_points(self.generator))
 
     def setup(self, stage: str) -> None:
         """Move what is no parameter to the device."""
         self._anchor, self._class_share = self._anchor.to(self.device), self._class_share.to(self.device)
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for each side."""
-        rate = self.settings.learning_rate
-        return [
-            torch.optim.Adam(self.critic.parameters(), lr=rate, betas=(0.5, 0.99)),
-            torch.optim.Adam(self.members.parameters(), lr=rate, betas=(0.5, 0.99)),
-        ]
-
     def training_step(self, batch: PrivateBatch, batch_idx: int) -> None:
-        """One step of each side. Nothing about the batch is logged, its size included."""
-        critic_step, generator_step = cast(list[Any], self.optimizers())
-        shares = _points(self.members)
+        """One step of each side."""
+        shares = _points(self.generator)
         chosen, fakes = self.fakes(shares)
-        self.private.private_step(batch.columns, persons=batch.persons)
-        gradients = self._fakes.clipped_sum([fakes])
-        total = sum_over_processes(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for parameter, gradient in zip(self._fakes.parameters, split_like(total, gradients), strict=True):
-            assert parameter.grad is not None
-            parameter.grad.add_(gradient / FAKES)
-        critic_step.step()
-        if batch_idx < ALONE * self.steps:
-            return
-        self._set_rate(generator_step, batch_idx)
-        moments = self._anchor.loss(shares) / self._anchor.cells
-        generator_step.zero_grad()
-        self.manual_backward(moments - self.settings.weight * self.verdict(chosen, fakes))
-        self.clip_gradients(generator_step, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
-        generator_step.step()
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.members.parameters(), strict=True):
-                mean.lerp_(value, 1 - AVERAGE)
+        self.step_critic(batch, [fakes])
+        if self.listens(batch_idx):
+            moments = self._anchor.loss(shares) / self._anchor.cells
+            loss = moments - self.settings.weight * self.verdict(chosen, fakes)
+            self.step_generator(loss, batch_idx, decay=AVERAGE)
 
     def fakes(self, shares: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of FAKES generated rows: the column distributions they are drawn from [n, D], and they
@@ -268,11 +192,6 @@ class Refinement(pl.LightningModule):
             total = total + (chosen[mine, start : start + size] * scores).sum()
         return total * columns * rank_and_world_size()[1] / FAKES
 
-    def _set_rate(self, optimizer: Any, step: int) -> None:
-        """A cosine decay, so that the last weights stand still."""
-        for group in optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
 
 def _part() -> range:
     """Which of the FAKES generated rows are this process's."""
@@ -283,36 +202,3 @@ def _part() -> range:
 def _points(members: Iterable[nn.Module]) -> Tensor:
     """Column distributions of all members' banks within every class [C, K of all, D]."""
     return torch.cat([member.all_points() for member in members], dim=1)  # type: ignore[operator]
-
-
-def _layers(critic: nn.Module) -> Mapping[str, nn.Module]:
-    return {name: module for name, module in critic.named_modules() if list(module.parameters(recurse=False))}
-
-
-def _trainer(settings: RefineSettings, steps: int, ranks: Ranks) -> pl.Trainer:
-    terminal = sys.stderr.isatty()
-    progress: Callback = TQDMProgressBar(refresh_rate=10) if terminal else _PlainProgress(steps)
-    return pl.Trainer(
-        max_epochs=1,
-        accelerator=settings.accelerator if ranks.count == 1 else ranks.accelerator,
-        devices=ranks.count,
-        strategy=strategy_of(ranks),
-        use_distributed_sampler=False,
-        logger=False,
-        callbacks=[progress],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=terminal,
-        num_sanity_val_steps=0,
-    )
-
-
-class _PlainProgress(Callback):
-    """A few plain lines where there is no terminal."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx + 1 in {self._steps // 2, self._steps}:
-            logger.info("refine: critic step %d of %d", batch_idx + 1, self._steps)

@@ -21,7 +21,7 @@ from synth.evaluate.held_out import MOST_TRAINING_ROWS, Classifier, held_out_fac
 from synth.evaluate.internal import internal_scores, write_internal_report
 from synth.evaluate.internal.rules import BrokenRows, rule_scores
 from synth.evaluate.public import ValidRows, public_scores
-from synth.facts import CriticFacts, DataFacts, HeldOutFacts, InsightFacts, ModelFacts, QualityFacts
+from synth.facts import DataFacts, HeldOutFacts, InsightFacts, ModelFacts, QualityFacts, TableCriticFacts
 from synth.files import write_whole
 from synth.ingest import at_rest, read_batches, read_persons
 from synth.insight import insight_facts
@@ -34,6 +34,8 @@ from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.events import Event, PoissonGaussianEvent
 from synth.privacy.holdout import held_out_persons, held_out_rows
 from synth.privacy.noise import NoiseSource
+from synth.refinement import RefineSettings, charging, constants_of
+from synth.refinement import settings_of as settings_of_refining
 from synth.run_folder import CRITIC, RunFolder
 from synth.tables.codec import codecs_of
 from synth.tables.count import WorkingFile, read_codes
@@ -45,7 +47,7 @@ from synth.tables.measure import Measurer
 from synth.tables.measurements import Measurements, load_measurements, save_measurements
 from synth.tables.model import TableModel
 from synth.tables.ranks import Ranks, accelerator_of, companions, ready
-from synth.tables.refine import FAKES, BinnedRows, RefineSettings, bin_rows, binned_rows
+from synth.tables.refine import FAKES, BinnedRows, bin_rows, binned_rows
 from synth.tables.refine import refine as refine_generators
 from synth.tables.rows import sample_rows_by
 from synth.tables.rules import rules_of
@@ -76,7 +78,7 @@ def encode(folder: RunFolder) -> None:
     with at_rest(run.rows) as source:
         if run.table.person_column is not None:
             persons = read_persons(source, run.table)
-            if share > 0 or has_critic(run):
+            if share > 0 or run.has_critic:
                 stays, numbers = bound_and_number(persons, max_rows_per_person=most)
             else:
                 stays = bound_contributions(persons, max_rows_per_person=most)
@@ -84,18 +86,13 @@ def encode(folder: RunFolder) -> None:
                 aside = replace(aside, held_out=held_out_persons(numbers, share))
         rules = BrokenRows(rules_of(run.table), codecs)
         batches = rules.watch(read_batches(source, run.table))
-        drawn = numbers if has_critic(run) else None  # a critic draws people
+        drawn = numbers if run.has_critic else None  # a critic draws people
         outside = encode_rows(batches, codecs, folder.codes, stays=stays, persons=drawn, aside=aside)
     if run.config.evaluation.file is not None:
         _encode_file(run, run.config.evaluation.file, folder.held_out)
     write_whole(folder.private / OUTSIDE, json.dumps(outside))
     write_whole(folder.private / BROKEN_RULES, json.dumps({"rows": rules.rows, "counts": rules.counts}))
     logger.info("encode: the declared columns are encoded")
-
-
-def has_critic(run: Run) -> bool:
-    """Whether the run refines its generator against a critic; from the config alone."""
-    return run.config.synthesizer.share_of_critic > 0
 
 
 def _encode_file(run: Run, file: Path, destination: Path) -> None:
@@ -191,22 +188,18 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     Until that is saved, the note CRITIC says that what was drawn is not.
     """
     run = folder.run()
-    event, recipe = plan_run(run)[1].critic, run.config.synthesizer.critic
+    event, recipe = plan_run(run)[1].critic, run.critic
     if event is None:
         return
-
-    def draw() -> None:
-        folder.note(CRITIC, False)
-        charge(event)
-
     ranks = ranks_of(run, meeting=folder.private / MEETING)
     measured, model = load_measurements(folder.private), TableModel.load(folder.model)
     private = _bin_rows(folder, measured)
     settings, config = _refine_settings(run, event, measured)
+    draw = charging(folder, charge, event)
     with companions(folder.path, ranks):
         refined = refine_generators(model.members, measured, private, settings, config, charge=draw, ranks=ranks)
     replace(model, members=refined.members).save(folder.model)
-    critic = CriticFacts(
+    critic = TableCriticFacts(
         share=run.config.synthesizer.share_of_critic,
         **config.model_dump(),
         fakes=FAKES,
@@ -264,25 +257,8 @@ def _person_key(run: Run) -> str | None:
 def _refine_settings(
     run: Run, event: PoissonGaussianEvent, measured: Measurements
 ) -> tuple[RefineSettings, DpSgdConfig]:
-    recipe = run.config.synthesizer.critic
-    # What divides the noised sum follows from a count that is paid for, or declared; the rate itself is a constant.
     people = measured.total / run.table.max_rows_per_person
-    settings = RefineSettings(
-        learning_rate=recipe.learning_rate,
-        hidden_size=recipe.hidden_size,
-        weight=recipe.weight,
-        max_rows_per_person=run.table.max_rows_per_person,
-        accelerator=run.config.synthesizer.accelerator,
-        threads=fit_settings(run, plan_run(run)[0]).threads,
-    )
-    config = DpSgdConfig(
-        sample_rate=event.sample_rate,
-        steps=event.steps,
-        expected_batch_size=max(1.0, event.sample_rate * people),
-        max_grad_norm=recipe.max_grad_norm,
-        noise_multiplier=event.noise_multiplier,
-    )
-    return settings, config
+    return settings_of_refining(run, run.critic), constants_of(event, run.critic, people=people)
 
 
 def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], workers: Workers = HERE) -> DataFacts:

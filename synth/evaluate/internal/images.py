@@ -95,6 +95,7 @@ class ImageReport:
         accuracy_synthetic: the network trained on synthetic pictures, tested on `test`.
         accuracy_real: trained on `train` instead; accuracy_majority: always the most frequent class.
         features: synthetic pictures against `test`, by features; features_real: `train` against `test`.
+        accuracy_moments, features_moments: the same of pictures of the model before a critic refined it; None without.
         near_copies: share of synthetic pictures closer to one of `train` than `near`.
         near_by_chance: the same of `test`.
         near: the distance (root mean square, in units of the value range) that counts as near.
@@ -115,6 +116,8 @@ class ImageReport:
     classes: tuple[ClassScore, ...]
     features: FeatureScores
     features_real: FeatureScores
+    accuracy_moments: float | None
+    features_moments: FeatureScores | None
     near_copies: float
     near_by_chance: float
     near: float
@@ -138,6 +141,7 @@ def image_report(
     *,
     learned: bool,
     outside: Outside | None = None,
+    moments: Pictures | None = None,
     mu: float | None = None,
     seed: int = 0,
 ) -> ImageReport:
@@ -149,6 +153,7 @@ def image_report(
         synthetic: the bundle's pictures.
         schema: their form and classes.
         outside: what of the source was mapped by the declared rules.
+        moments: pictures of the model as it was before a critic refined it; None without a critic.
         mu: what the privacy statement promises, for the attacks; None when unknown.
         seed: of the network.
     """
@@ -160,6 +165,11 @@ def image_report(
     guesses, guesses_real = answers(taught, test_x), answers(taught_by_real, test_x)
     seen = [features_of(taught_by_real, x[:MOST_COMPARED]) for x in (train_x, test_x, synthetic_x)]
     near, copies, chance = near_copies(train_x, test_x, synthetic_x)
+    before = None
+    if moments is not None:
+        x = prepared(moments[0], low, high)
+        right = answers(trained(x, moments[1], len(names), seed=seed), test_x) == test[1]
+        before = float(right.mean()), feature_scores(seen[1], features_of(taught_by_real, x[:MOST_COMPARED]))
     return ImageReport(
         synthetic_pictures=len(synthetic[1]),
         train=len(train[1]),
@@ -182,6 +192,8 @@ def image_report(
         ),
         features=feature_scores(seen[1], seen[2]),
         features_real=feature_scores(seen[1], seen[0]),
+        accuracy_moments=None if before is None else before[0],
+        features_moments=None if before is None else before[1],
         near_copies=copies,
         near_by_chance=chance,
         near=near,

@@ -131,9 +131,9 @@ def one_run_audit_of_images(
         planted=found,
         correct=correct_guesses(scores, found.included),
         noise_mu=_noise_mu(rest, suspects, labels, found, measured.moment_noise),
-        mu=next(event.mu for event in plan.events if event.name == SECOND_MOMENTS),
+        mu=next(event.mu for event in plan.releases if event.name == SECOND_MOMENTS),
         delta=delta,
-        covers=COVERS,
+        covers=COVERS if plan.critic is None else f"{COVERS}, and not the critic trained by DP-SGD",
     )
 
 

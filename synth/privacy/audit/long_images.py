@@ -40,7 +40,7 @@ class ImageAudit:
     @property
     def events(self) -> tuple[GaussianEvent, ...]:
         """What one audit on private pictures spends."""
-        return self._plan.events
+        return self._plan.releases
 
     @property
     def arrow_schema(self) -> pa.Schema:

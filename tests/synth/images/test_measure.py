@@ -12,6 +12,7 @@ from synth.image_schema import ImageFormat
 from synth.images.measure import LENGTH_BINS, UNIT, ImageMeasurements, load_measurements, save_measurements
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
 from synth.privacy.image_budget import MEANS, SECOND_MOMENTS, SHARES, plan_images
+from synth.privacy.pld import epsilon_of as epsilon_with_dp_sgd
 
 FORMS = (
     ImageFormat(height=8, width=8),
@@ -118,6 +119,28 @@ def test_several_pictures_of_a_person(toy: Any) -> None:
     for several, single in zip(run.plan.events, one.events, strict=True):
         assert several.noise_scale == pytest.approx(3 * single.noise_scale)
         assert several.sensitivity == 3 * single.sensitivity
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "part", "batch", "steps", "noise"),
+    [(1.0, 0.5, 2048, 1000, 5.8), (1.0, 0.5, 4096, 2000, 16.2), (10.0, 0.8, 4096, 2000, 1.86)],
+)
+def test_a_critic_takes_its_part_of_the_second_moments(
+    epsilon: float, part: float, batch: int, steps: int, noise: float
+) -> None:
+    """Of 60,000 pictures: the critic has this part of all μ², and the noise that an independent calculation gives."""
+    share = part / SHARES[SECOND_MOMENTS]
+    rate = batch / 60_000
+    plan = plan_images(epsilon=epsilon, delta=1e-5, critic_share=share, critic_steps=steps, critic_sample_rate=rate)
+    alone = plan_images(epsilon=epsilon, delta=1e-5)
+    assert plan.critic is not None and alone.critic is None
+    assert plan.critic.noise_multiplier == pytest.approx(noise, rel=0.01)
+    assert (plan.critic.steps, plan.critic.sample_rate) == (steps, rate)
+    assert epsilon * (1 - 1e-5) <= epsilon_with_dp_sgd(plan.events, 1e-5) <= epsilon
+    for mine, whole in zip(plan.releases, alone.releases, strict=True):
+        left = 1 - share if mine.name == SECOND_MOMENTS else 1
+        assert mine.noise_scale == pytest.approx(whole.noise_scale / left**0.5)
+    assert plan.mu == pytest.approx(alone.mu * (1 - share) ** 0.5)  # fewer coefficients are worth measuring
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])

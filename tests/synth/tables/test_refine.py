@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from synth.privacy.dp_sgd import DpSgdConfig
+from synth.refinement import RefineSettings
 from synth.schema import Schema
 from synth.tables.count import Codes
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
-from synth.tables.refine import FAKES, BinnedRows, Refinement, RefineSettings, bin_rows, refine
+from synth.tables.refine import FAKES, BinnedRows, Refinement, bin_rows, refine
 from synth.tables.targets import encoding_of, targets_of
 
 SETTINGS = RefineSettings(
@@ -77,7 +78,7 @@ class TestTheGeneratorsLoss:
         assert float(anchor.loss(moved)) > 0
 
     def test_fakes_are_a_constant_number_of_whole_rows(self, refinement: Refinement) -> None:
-        shares = torch.cat([member.all_points() for member in refinement.members], dim=1)
+        shares = torch.cat([member.all_points() for member in refinement.generator], dim=1)
         chosen, rows = refinement.fakes(shares)
         sizes = refinement.critic.sizes
         assert rows.shape == (FAKES, sum(sizes)) and chosen.shape == (FAKES, sum(sizes[:-1]))
@@ -93,7 +94,7 @@ class TestTheGeneratorsLoss:
         """Whose fakes together are those of one process: then the mean of their scores is its score."""
         from synth.tables import refine as module
 
-        shares = torch.cat([member.all_points() for member in refinement.members], dim=1).detach()
+        shares = torch.cat([member.all_points() for member in refinement.generator], dim=1).detach()
         chosen, fakes = refinement.fakes(shares)
         whole, parts, start = float(refinement.verdict(chosen, fakes)), [], 0
         for rank in range(processes):
