@@ -64,6 +64,8 @@ def drafted(said: Described, *, name: str, guess: str, physical: pa.DataType | N
     kind, ordered = _kind(said, guess)
     base: dict[str, Any] = {"name": name, "kind": kind}
     rest: dict[str, Any] = {"nullable": True if said.nullable is None else said.nullable}
+    if said.missing and kind not in {"id", "boolean"}:
+        rest["missing_codes"] = [_level(code, text=False) for code in said.missing]
     if text := _one_line(said.unit):
         rest["unit"] = text
     if text := _one_line(said.description):
@@ -131,9 +133,6 @@ def _domain(said: Described, kind: str, physical: pa.DataType | None) -> tuple[d
     domain = {"bounds": [low, high]}
     if kind == "continuous" and re.fullmatch(r"\d{1,2}(?:\.0)?", said.decimals):
         domain["decimals"] = int(float(said.decimals))
-    outside = [number for code in said.missing if (number := _number(code)) is not None]
-    if outside and not any(low <= number <= high for number in outside):
-        domain["outside"] = "missing"  # a code such as 999; by default it would become the nearest bound
     labels = {_level(code, text=False): _one_line(meaning) for code, meaning in said.levels if _one_line(meaning)}
     return domain | ({"labels": labels} if labels else {}), ""
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from synth.config import Database
 from synth.errors import InvalidSource
+from synth.missing_codes import without_codes
 from synth.schema import AnyColumn, Schema
 from synth.yaml_file import nearest
 
@@ -127,6 +128,15 @@ def _state(path: Path) -> tuple[tuple[str | int, ...], ...] | None:
 
 
 def _read(source: Path | Snapshot, schema: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+    codes = {column.name: column.missing_codes for column in schema.learned_columns if column.missing_codes}
+    for batch in _read_plain(source, schema, names):
+        for i, name in enumerate(names):
+            if name in codes:
+                batch = batch.set_column(i, name, without_codes(batch.column(i), codes[name]))
+        yield batch
+
+
+def _read_plain(source: Path | Snapshot, schema: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
     if not isinstance(source, Path):
         learned = [column.name for column in schema.learned_columns]
         for batch in source.batches(learned, person=schema.person_column, most_rows=BATCH_ROWS):

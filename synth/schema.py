@@ -107,12 +107,20 @@ class Column(BaseModel):
     unit: str = ""
     labels: dict[str | int | float, str] = {}
     outside: Outside | None = None
+    missing_codes: tuple[Category, ...] = ()
+    """What stands for a missing value in the source, beside null."""
     domain: Literal["unconfirmed", "confirmed"] = "confirmed"
 
     @model_validator(mode="after")
     def _outside_fits(self) -> Column:
         if self.outside == "missing" and not self.nullable:
             raise ValueError("`outside: missing` needs `nullable: true`")
+        return self
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> Column:
+        if self.missing_codes and not self.nullable:
+            raise ValueError("`missing_codes` needs `nullable: true`")
         return self
 
 
@@ -226,6 +234,8 @@ class CategoricalColumn(Column):
             raise ValueError("categories hold the same level twice (numbers match by value)")
         if self.other is not None and level_key(self.other) not in keys:
             raise ValueError("`other` must be one of the categories")
+        if not set(keys).isdisjoint(level_key(code) for code in self.missing_codes):
+            raise ValueError("`missing_codes` holds one of the categories: it is missing, or a level")
         if self.outside == "clip":
             raise ValueError("`outside: clip` is for numbers and dates; use missing, other or refuse")
         if self.outside == "other" and self.other_level is None:
@@ -261,6 +271,12 @@ class IdColumn(Column):
     """An identifier: never read, never learned; fresh ids are made on output."""
 
     kind: Literal["id"]
+
+    @model_validator(mode="after")
+    def _no_codes(self) -> IdColumn:
+        if self.missing_codes:
+            raise ValueError("`missing_codes` is for columns that are read; an id never is")
+        return self
 
 
 COLUMN_TYPES = (IntegerColumn, ContinuousColumn, DatetimeColumn, CategoricalColumn, BooleanColumn, IdColumn)

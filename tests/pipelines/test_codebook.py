@@ -75,7 +75,7 @@ def test_what_the_dictionary_declares_stands_in_the_draft(table: Path) -> None:
         "name": "age",
         "kind": "integer",
         "bounds": [0, 110],
-        "outside": "missing",  # 999 is no age of 110
+        "missing_codes": [999],  # no age of 110
         "nullable": True,
         "unit": "years",
         "description": "Age: at admission",
@@ -292,7 +292,7 @@ def test_what_is_to_be_read_comes_before_what_is_the_dictionarys(table: Path) ->
     draft, _ = drafted(table, DICTIONARY)
     lines = draft.text.splitlines()
     assert (
-        "  - {name: sex, kind: categorical, categories: [1, 2], nullable: true, "
+        "  - {name: sex, kind: categorical, categories: [1, 2], nullable: true, missing_codes: [9], "
         'description: "Sex at birth", labels: {1: female, 2: male}}' in lines
     )
     assert "  - {name: ward, kind: categorical, categories: [fill in], domain: unconfirmed, nullable: true}" in lines
@@ -356,6 +356,8 @@ def test_a_letter_for_not_applicable_beside_numbers(tmp_path: Path) -> None:
     assert (columns["children"]["kind"], columns["children"]["bounds"]) == ("integer", [0, 19])
     assert columns["density"]["kind"] == "continuous" and columns["weight"]["kind"] == "integer"
     assert columns["married"]["categories"] == ["1", "2", "N"]
+    assert columns["children"]["missing_codes"] == ["N"] and columns["weight"]["missing_codes"] == ["?"]
+    assert "missing_codes" not in columns["married"]  # there N is a level
     assert columns["industry"]["domain"] == "unconfirmed"  # one level is no list of all there is
     assert "industry: its values cannot be read; its domain is left to you" in draft.notes[0]
     assert "4711" not in draft.text

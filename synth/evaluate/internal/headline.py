@@ -39,8 +39,8 @@ def _outside(scores: Mapping[str, Any]) -> Line:
     named = [f"{entry['column']} ({entry['outside']:,} of {rows:,} cells)" for entry in found[:NAMED]]
     more = f" and {len(found) - NAMED} columns more" if len(found) > NAMED else ""
     text = (
-        f"{', '.join(named)}{more}. Codes for missing values count here too. Others were replaced before anything was "
-        "learned; if many, look for other spellings, narrow bounds, other forms of dates and decimals, and run again."
+        f"{', '.join(named)}{more}. They were replaced before anything was learned. If many: look for codes of missing "
+        "values (missing_codes), other spellings, narrow bounds, other forms of dates and decimals; then run again."
     )
     return Line("Outside the declared domain", text, alarm=True)
 
