@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import pytest
 
 from datasheets import Answers, FileDigest, document
-from synth.facts import CriticFacts, PublicFacts
+from synth.facts import PublicFacts, TableCriticFacts
 from synth.privacy import budget
 from synth.privacy.events import PoissonGaussianEvent
 
-CRITIC = CriticFacts(
+CRITIC = TableCriticFacts(
     share=0.3,
     steps=417,
     sample_rate=0.02,
