@@ -26,12 +26,14 @@ from synth.files import sha256_file
 from synth.ingest import header_of, read_batches
 from synth.parquet import part_files, read_file
 from synth.tables.codec import Codec, OrderedCodec
-from synth.tables.likelihood import evidence_of, log_joint, rows_at_once
+from synth.tables.likelihood import Evidence, evidence_of, log_joint, rows_at_once
 from synth.tables.model import TableModel
 from synth.tables.pieces import Pieces, multiples
 from synth.tables.ruled import ruled_posterior
+from synth.tables.ruled_completion import evidence_of_sums
 from synth.tables.rules import Function
 from synth.tables.spread import pieces_of
+from synth.tables.sums import Sum, summed
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -134,9 +136,13 @@ def detect(file: Path, bundle: Path, *, run_id: str) -> Detection:
 def chance_of(model: TableModel, names: tuple[str, ...], matrix: FloatArray, *, rows: int) -> FloatArray:
     """Probability that each row of `matrix` [n, columns] is among `rows` rows drawn from the model, at most [n].
 
-    A row's probability is Σ_c p(c)/K Σ_k Π_j p_j(value | z_k, c); a column that a rule determines adds nothing.
+    A row's probability is Σ_c p(c)/K Σ_k Π_j p_j(value | z_k, c); a column that a rule determines adds nothing, and a
+    total no more than its bin.
     """
     evidence, determined = evidence_of(model), {r.result for r in model.rules if isinstance(r, Function)}
+    totals = {rule.total for rule in model.rules if isinstance(rule, Sum)}
+    if summed(model.rules) <= set(names):
+        evidence = Evidence(evidence.prior, evidence.columns | evidence_of_sums(model))
     used, within = {}, np.zeros(len(matrix))
     for j, name in enumerate(names):
         values = matrix[:, j]
@@ -146,6 +152,8 @@ def chance_of(model: TableModel, names: tuple[str, ...], matrix: FloatArray, *, 
         if name in model.encoding.names:
             pieces = pieces_of(model.codecs[name], model.decoders[name])
             used[name], mass = _places(pieces, values, _half_width(model.codecs[name], values))
+            if name in totals:
+                used[name], mass = _bins_of(model, name, values), np.ones(len(values))
         else:
             cell = np.where(np.isnan(values), model.codecs[name].missing or 0, values)
             used[name] = model.class_of_cell[np.where(np.isfinite(cell), cell, 0).astype(np.int64)]
@@ -214,6 +222,14 @@ def _places(pieces: Pieces, positions: FloatArray, half: FloatArray) -> tuple[In
         by_bin = np.bincount(pieces.bin, weights=part, minlength=pieces.bins)
         bins[i], mass[i] = int(by_bin.argmax()), min(1.0, float(by_bin.max()))
     return bins[back], mass[back]
+
+
+def _bins_of(model: TableModel, name: str, positions: FloatArray) -> IntArray:
+    """The bin of each position, any for one outside the domain."""
+    codec, home = model.codecs[name], model.decoders[name].bin_of_cell
+    assert isinstance(codec, OrderedCodec)
+    cell = codec.lattice.cell_of(np.where(np.isfinite(positions), positions, codec.lattice.low))
+    return np.asarray(home[cell if codec.missing is None else np.where(np.isnan(positions), codec.missing, cell)])
 
 
 def _half_width(codec: Codec, positions: FloatArray) -> FloatArray:

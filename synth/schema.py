@@ -416,7 +416,7 @@ def parse_schema(raw: dict[str, Any], *, file: str) -> Schema:
         problems += problems_of(error, names, known=keys_of(Schema, Determined, *COLUMN_TYPES))
     problems += _problems_between_columns(raw)
     if schema is not None and not problems:
-        problems += _problems_of_rules(schema, file)
+        problems += _problems_of_rules(schema)
     if problems or schema is None:
         raise InvalidConfig(file, problems)
     return schema
@@ -449,15 +449,12 @@ def _problems_between_columns(raw: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _problems_of_rules(schema: Schema, file: str) -> list[str]:
+def _problems_of_rules(schema: Schema) -> list[str]:
     if not schema.rules:
         return []
     from synth.tables.rules import problems_of_rules  # which reads schemas itself
 
-    try:
-        return problems_of_rules(schema)
-    except NotBuiltYet as error:
-        raise NotBuiltYet(f"{file}: {error}") from None
+    return problems_of_rules(schema)
 
 
 def _refuse_unbuilt(raw: dict[str, Any], file: str) -> None:

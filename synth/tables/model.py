@@ -21,6 +21,8 @@ from synth.tables.codec import Codec, codecs_of
 from synth.tables.decode import ColumnDecoder
 from synth.tables.generator import Generator
 from synth.tables.rules import Rule, rules_of
+from synth.tables.sum_tables import kept_shares
+from synth.tables.sums import Sum
 from synth.tables.targets import Encoding
 
 FloatArray = npt.NDArray[np.float64]
@@ -68,6 +70,20 @@ class TableModel:
         """Column distributions of every latent point of every member within every class [classes, K, D]."""
         with torch.inference_mode():
             return np.concatenate([member.all_points().cpu().numpy() for member in self.members], axis=1)
+
+    def bin_shares(self, name: str) -> FloatArray:
+        """Probability of each bin of a column, or of each class of the target, at each latent point [C·K, bins]."""
+        classes, points, width = self.shares.shape
+        if name in self.encoding.names:
+            return self.shares.reshape(classes * points, width)[:, self.encoding.place(name)].astype(np.float64)
+        return np.repeat(np.eye(classes), points, axis=0)
+
+    @cached_property
+    def kept_shares(self) -> dict[str, FloatArray]:
+        """Summed column → weight of each of its bins at each class and latent point, given the sums [C·K, bins]."""
+        sums = [rule for rule in self.rules if isinstance(rule, Sum)]
+        names = {name for rule in sums for name in rule.columns}
+        return kept_shares(sums, self.codecs, self.decoders, {name: self.bin_shares(name) for name in names})
 
     @property
     def parameters(self) -> int:

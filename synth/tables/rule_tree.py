@@ -21,6 +21,7 @@ BoolArray = npt.NDArray[np.bool_]
 Beliefs = Mapping[str, FloatArray]
 
 ROWS_AT_ONCE = 4096
+NUMBERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Pair:
 
     columns: tuple[str, str]
     table: FloatArray
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The declared columns that it is about."""
+        return self.columns
 
     def within(self, part: Mapping[str, slice]) -> Pair:
         """For a part of each column's states."""
@@ -63,6 +69,11 @@ class Together:
 
     columns: tuple[str, ...]
     inside: Mapping[str, FloatArray]
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The declared columns that it is about."""
+        return self.columns
 
     def within(self, part: Mapping[str, slice]) -> Together:
         """For a part of each column's states."""
@@ -106,7 +117,52 @@ class Together:
         return np.where(open_[:, None] & (self.inside[name] > 0), left[:, None], 1.0)
 
 
-Factor = Pair | Together
+@dataclass(frozen=True)
+class Adds:
+    """Two columns whose sum lies in a state of a third.
+
+    Attributes:
+        columns: the two, then the third.
+        table: share of sums in each state of the third, given states of the others [first, second, third].
+        about: the declared columns of the sum that it is a step of.
+    """
+
+    columns: tuple[str, str, str]
+    table: FloatArray
+    about: tuple[str, ...]
+
+    def within(self, part: Mapping[str, slice]) -> Adds:
+        """For a part of each column's states."""
+        return Adds(self.columns, self.table[tuple(part[name] for name in self.columns)], self.about)
+
+    def of(self, order: Sequence[str]) -> FloatArray:
+        """The table with its columns in another order."""
+        return np.ascontiguousarray(self.table.transpose([self.columns.index(name) for name in order]))
+
+    def message(self, parent: str, children: Sequence[str], up: Beliefs) -> FloatArray:
+        """Probability of the rule at each point for each state of the parent [points, states]."""
+        table = self.of((parent, *children))
+        flat, (one, two) = table.reshape(len(table), -1).T, (up[name] for name in children)
+        step = max(1, NUMBERS_AT_ONCE // len(flat))
+        parts = [
+            (one[start : start + step, :, None] * two[start : start + step, None, :]).reshape(-1, len(flat)) @ flat
+            for start in range(0, len(one), step)
+        ]
+        return np.concatenate(parts)
+
+    def factors(self, parent: str, children: Sequence[str], up: Beliefs, draw: _Draw) -> None:
+        """Draw the children's states given the parent's, one after the other."""
+        (one, two), table = children, self.of((parent, *children))
+
+        def first(rows: IntArray, states: Mapping[str, IntArray]) -> FloatArray:
+            # What the second child can still do for the rule.
+            return np.asarray((table[states[parent][rows]] @ up[two][states[POINT][rows]][:, :, None])[:, :, 0])
+
+        draw(one, first)
+        draw(two, lambda rows, states: table[states[parent][rows], states[one][rows]])
+
+
+Factor = Pair | Together | Adds
 POINT = ""
 """The latent point among the states of a row."""
 _Draw = Callable[[str, Callable[[IntArray, Mapping[str, IntArray]], FloatArray]], None]

@@ -23,10 +23,13 @@ from synth.tables.rule_tree import Factor, Pair, RuleTree, Together, tree_of
 from synth.tables.rules import Function, Never, Order, Rule, lies_in, line_of, met_by
 from synth.tables.sample import draw_points
 from synth.tables.states import States, partings_of, results_of, states_of
+from synth.tables.sum_states import part_in, steps_between, summed_pieces
+from synth.tables.sum_values import Part, add_up
+from synth.tables.sums import Sum, summed
 
 BoolArray = npt.NDArray[np.bool_]
 
-NOWHERE: FloatArray = np.empty(0)
+NOWHERE: Mapping[str, FloatArray] = {}
 MOST_TRIES = 1000
 """Draws for each row that is wanted, at most; where cuts are as fine as they can be one or two are enough."""
 
@@ -38,14 +41,17 @@ class RuledColumns:
     Attributes:
         rules: the declared rules.
         states: column → its states.
-        shares: column → probability of each state at each class and latent point [C·K, states].
-        factors: the rules as the tree takes them, those that determine values first.
+        shares: column → probability of each state at each class and latent point [C·K, states]; hidden columns, the
+            partial sums, have 1 everywhere.
+        factors: the rules as the tree takes them, those that determine values first, then sums.
+        parts: the columns that are added up, or that others add up to.
     """
 
     rules: tuple[Rule, ...]
     states: dict[str, States]
     shares: dict[str, FloatArray]
     factors: tuple[Factor, ...]
+    parts: dict[str, Part]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,9 +63,37 @@ class RuledColumns:
 
         `root` names a column that is to be the first root.
         """
-        part = {n: slice(s.size, None) if n in known else slice(s.size) for n, s in self.states.items()}
-        open_ = [factor.within(part) for factor in self.factors if not set(factor.columns) <= set(known)]
-        return tree_of(sorted(self.names, key=lambda name: name != root), open_)
+        part = {name: slice(None) for name in self.shares}
+        part |= {n: slice(s.size, None) if n in known else slice(s.size) for n, s in self.states.items()}
+        open_ = [factor.within(part) for factor in self.factors if not set(factor.about) <= set(known)]
+        hidden = [n for n in self.shares if n not in self.states and any(n in each.columns for each in open_)]
+        return tree_of([*sorted(self.names, key=lambda name: name != root), *hidden], open_)
+
+    def values_in(
+        self, states: Mapping[str, IntArray], known: Mapping[str, FloatArray], rng: np.random.Generator
+    ) -> tuple[dict[str, FloatArray], BoolArray]:
+        """Positions in the states of all columns but those that are known, and which rows' sums add up.
+
+        Args:
+            states: column → state of each row, as the tree draws them.
+            known: column → its positions where they are known.
+            rng: randomness of the draws.
+        """
+        positions = {n: s.pieces.draw(states[n], rng) for n, s in self.states.items() if n not in known}
+        positions |= known
+        good = np.ones(len(next(iter(positions.values()))), dtype=bool)
+        fixed = set(known)
+        left = [rule for rule in self.rules if isinstance(rule, Sum) and not set(rule.columns) <= set(known)]
+        while left:
+            # First what follows from known values, then totals before the sums that they are parts of.
+            totals = {each.total for each in left if each.total not in fixed}
+            rule = min(
+                left, key=lambda each: (len(set(each.columns) - fixed) > 1, len(totals & set(each.columns[:-1])))
+            )
+            good &= add_up(rule, self.parts, states, positions, fixed & set(rule.columns), rng)
+            fixed |= set(rule.columns)
+            left.remove(rule)
+        return {name: found for name, found in positions.items() if name not in known}, good
 
 
 @dataclass(frozen=True)
@@ -93,14 +127,14 @@ class RuledPosterior:
                 raise UserError("rules: the model next to never meets them all; check that they are what you mean")
             point = draw_points(rows - made, self.weights, rng)
             states = self.tree.draw(self.up, point, rng)
-            positions = {name: self.columns.states[name].pieces.draw(found, rng) for name, found in states.items()}
-            good = met_at(model, self.columns.rules, positions)
+            positions, good = self.columns.values_in(states, {}, rng)
+            good &= met_at(model, self.columns.rules, positions)
             tried += len(point)
             made += int(good.sum())
             parts.append(
                 (
                     point[good],
-                    {name: self.columns.states[name].home[found[good]] for name, found in states.items()},
+                    {name: own.home[states[name][good]] for name, own in self.columns.states.items()},
                     {name: found[good] for name, found in positions.items()},
                 )
             )
@@ -116,8 +150,8 @@ def ruled_posterior(model: TableModel, conditions: Mapping[str, Region]) -> Rule
 
     Raises UserError when nothing is left of it.
     """
-    results = {rule.result for rule in model.rules if isinstance(rule, Function)}
-    plain = posterior_of(model, {name: region for name, region in conditions.items() if name not in results})
+    ruled = {rule.result for rule in model.rules if isinstance(rule, Function)} | summed(model.rules)
+    plain = posterior_of(model, {name: region for name, region in conditions.items() if name not in ruled})
     columns = ruled_columns(model, plain.pieces, conditions)
     tree = columns.tree()
     up = tree.upward(columns.shares)
@@ -132,20 +166,23 @@ def ruled_columns(
     model: TableModel,
     pieces: Mapping[str, Pieces],
     conditions: Mapping[str, Region],
-    around: FloatArray = NOWHERE,
+    around: Mapping[str, FloatArray] = NOWHERE,
 ) -> RuledColumns:
     """The states of all ruled columns, cut from their pieces.
 
     Args:
         model: supplies rules, codecs and shares.
         pieces: values of each encoded column.
-        conditions: what a column that another determines is held to; pieces hold it for the others.
-        around: points of the compared columns' line to cut around in any case.
+        conditions: what columns that others determine, and those of sums, are held to; pieces hold it for the others.
+        around: points of the line of compared and summed columns to cut around in any case.
     """
     rules = tuple(sorted(model.rules, key=lambda rule: not isinstance(rule, Function)))
     names = list(dict.fromkeys(name for rule in rules for name in rule.columns))
-    bins = {name: bin_shares(model, name) for name in names}
+    bins = {name: model.bin_shares(name) for name in names}
     own = {name: pieces[name] if name in pieces else class_pieces(model, name) for name in names}
+    added, totals = summed(rules), {rule.total for rule in rules if isinstance(rule, Sum)}
+    for name in added:
+        own[name] = summed_pieces(model, name, conditions.get(name), total=name in totals)
     functions = {rule.result: rule for rule in rules if isinstance(rule, Function)}
     partings = partings_of(model, rules, own, {name: share.mean(axis=0) for name, share in bins.items()}, around)
     states, shares = {}, {}
@@ -156,19 +193,23 @@ def ruled_columns(
             shares[name] = np.ones((len(bins[name]), states[name].size))
             continue
         states[name] = states_of(own[name], partings[name])
+        if name in added:
+            shares[name] = model.kept_shares[name][:, states[name].home] * states[name].pieces.bin_mass
+            continue
         found = bins[name][:, states[name].home] * states[name].pieces.bin_mass
         reach = found.sum(axis=1, keepdims=True)
         shares[name] = found / np.where(reach > 0, reach, 1.0)
-    return RuledColumns(model.rules, states, shares, _factors(model, rules, states))
-
-
-def bin_shares(model: TableModel, name: str) -> FloatArray:
-    """Probability of each bin of a column at each class and latent point [C·K, bins]; of the class itself: of each."""
-    classes, points, width = model.shares.shape
-    if name in model.encoding.names:
-        place = model.encoding.place(name)
-        return model.shares.reshape(classes * points, width)[:, place].astype(np.float64)
-    return np.repeat(np.eye(classes), points, axis=0)
+    parts = {name: part_in(model, name, states[name], conditions.get(name)) for name in added}
+    steps: list[Factor] = []
+    for sum_ in [rule for rule in rules if isinstance(rule, Sum)]:
+        found_steps, hidden = steps_between(model, sum_, parts, shares)
+        steps += found_steps
+        shares |= {name: np.ones((len(shares[sum_.total]), size)) for name, size in hidden.items()}
+    others = _factors(model, [rule for rule in rules if not isinstance(rule, Sum)], states)
+    determined = [set(rule.columns) for rule in functions.values()]
+    lead = [factor for factor in others if set(factor.about) in determined]
+    rest = [factor for factor in others if set(factor.about) not in determined]
+    return RuledColumns(model.rules, states, shares, (*lead, *steps, *rest), parts)
 
 
 def class_pieces(model: TableModel, name: str) -> Pieces:
@@ -193,7 +234,9 @@ def met_at(model: TableModel, rules: Sequence[Rule], positions: Mapping[str, Flo
     return met_by(rules, model.codecs, value, len(next(iter(positions.values()))))
 
 
-def _factors(model: TableModel, rules: Sequence[Rule], states: Mapping[str, States]) -> tuple[Factor, ...]:
+def _factors(
+    model: TableModel, rules: Sequence[Order | Never | Function], states: Mapping[str, States]
+) -> tuple[Factor, ...]:
     """Rules about the same two columns become one table."""
     factors: dict[frozenset[str], Factor] = {}
     for rule in rules:

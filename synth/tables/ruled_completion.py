@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from synth.tables.codec import OrderedCodec
 from synth.tables.conditions import whole_domain
 from synth.tables.decode import values_at
-from synth.tables.likelihood import Evidence, log_joint, rows_at_once
+from synth.tables.likelihood import Evidence, evidence_row, log_joint, rows_at_once
 from synth.tables.model import TableModel
 from synth.tables.pieces import FloatArray, IntArray, Pieces
 from synth.tables.rule_tree import RuleTree, chosen
 from synth.tables.ruled import RuledColumns, ruled_columns
 from synth.tables.rules import Function, Order, line_of, met_by
+from synth.tables.sums import Sum, summed
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -54,6 +56,7 @@ FIRST_ROUNDS = 20
 MOST_ROUNDS = 200
 """Draws of a row at most, before it is said that no filling meets the rules."""
 ROWS_CUT_TOGETHER = 64
+ROWS_SUMMED_TOGETHER = 16
 
 
 class RuledFiller:
@@ -63,8 +66,9 @@ class RuledFiller:
         self.model, self.pieces = model, pieces
         results = {rule.result for rule in model.rules if isinstance(rule, Function)}
         # What determines a column says all about it: the model's own shares of it are no evidence.
-        self.evidence = Evidence(evidence.prior, {n: v for n, v in evidence.columns.items() if n not in results})
-        self.there = {name: whole_domain(model.codecs[name], missing=False) for name in results}
+        columns = {n: v for n, v in evidence.columns.items() if n not in results}
+        self.evidence = Evidence(evidence.prior, columns | evidence_of_sums(model))
+        self.there = {name: whole_domain(model.codecs[name], missing=False) for name in results | summed(model.rules)}
         self.columns = ruled_columns(model, pieces, self.there)
 
     def fill(
@@ -83,26 +87,62 @@ class RuledFiller:
             rng: randomness of the draws.
         """
         length, names = len(next(iter(null.values()))), self.columns.names
+        wanted = np.any([null[name] for name in names], axis=0)
+        null, values, rows, wrong = self._with_what_follows(null, values, rows)
         asked = _Asked({n: index for n, index in rows.items() if n in self.evidence.columns}, null, values, rng)
         filled = Filled(
             np.zeros(length, dtype=bool),
             np.zeros(length, dtype=np.int64),
             {name: np.full(length, np.nan) for name in names},
         )
-        wanted = np.nonzero(np.any([null[name] for name in names], axis=0))[0]
-        left = self._fill(self.columns, wanted, asked, filled, FIRST_ROUNDS)
+        for name in summed(self.model.rules) & set(values):
+            filled.positions[name] = self.model.codecs[name].positions(values[name])[0]
+        left = self._fill(self.columns, np.nonzero(wanted & ~wrong)[0], asked, filled, FIRST_ROUNDS)
         # Known cells where the cuts are wide: rare, and worth cuts of their own.
-        for start in range(0, len(left), ROWS_CUT_TOGETHER):
-            some = left[start : start + ROWS_CUT_TOGETHER]
-            around = [np.empty(0)]
-            for name in {n for rule in self.model.rules if isinstance(rule, Order) for n in rule.columns}:
+        together = ROWS_SUMMED_TOGETHER if summed(self.model.rules) else ROWS_CUT_TOGETHER
+        for start in range(0, len(left), together):
+            some = left[start : start + together]
+            around = {}
+            for name in {n for rule in self.model.rules if isinstance(rule, (Order, Sum)) for n in rule.columns}:
                 at = some[~null[name][some]]
                 if len(at):
                     codec = self.model.codecs[name]
-                    around.append(line_of(codec, codec.positions(values[name].take(pa.array(at)))[0]))
-            finer = ruled_columns(self.model, self.pieces, self.there, np.unique(np.concatenate(around)))
+                    around[name] = np.unique(line_of(codec, codec.positions(values[name].take(pa.array(at)))[0]))
+            finer = ruled_columns(self.model, self.pieces, self.there, around)
             self._fill(finer, some, asked, filled, MOST_ROUNDS)
         return filled
+
+    def _with_what_follows(
+        self, null: Mapping[str, BoolArray], values: Mapping[str, pa.Array], rows: Mapping[str, IntArray]
+    ) -> tuple[dict[str, BoolArray], dict[str, pa.Array], dict[str, IntArray], BoolArray]:
+        """Empty cells that known ones leave a single value for, by sums, made known; and rows that this breaks."""
+        model, sums = self.model, [rule for rule in self.model.rules if isinstance(rule, Sum)]
+        null, values, rows = dict(null), dict(values), dict(rows)
+        length = len(next(iter(null.values())))
+        wrong, solved = np.zeros(length, dtype=bool), np.zeros(length, dtype=bool)
+        at = {n: np.full(length, np.nan) for n in summed(sums)}
+        at |= {n: model.codecs[n].positions(values[n])[0] for n in at if n in values}
+        for rule in [each for _ in sums for each in sums]:  # one may follow from another
+            lost = np.isnan([at[name] for name in rule.columns])
+            for i, (name, unit) in enumerate(zip(rule.columns, rule.units, strict=True)):
+                here = lost[i] & (lost.sum(axis=0) == 1) & ~wrong
+                rest = {other: np.where(here & (other == name), 0.0, at[other]) for other in rule.columns}
+                found, codec = -rule.excess(rest) / unit, model.codecs[name]
+                assert isinstance(codec, OrderedCodec)
+                inside = (found == np.round(found)) & (found >= codec.lattice.low) & (found <= codec.lattice.high)
+                wrong |= here & ~inside
+                here &= inside
+                if here.any():
+                    at[name] = np.where(here, found, at[name])
+                    cell = codec.lattice.cell_of(np.where(here, found, codec.lattice.low))
+                    rows[name] = np.where(here, evidence_row(model, name, cell), rows[name])
+                    null[name], solved = null[name] & ~here, solved | here
+                    values[name] = values_at(codec, at[name])
+        for each in model.rules:
+            if all(name in values for name in each.columns):
+                there = ~np.any([null[name] for name in each.columns], axis=0)
+                wrong |= solved & there & ~each.holds(model.codecs, values)
+        return null, values, rows, wrong
 
     def _fill(self, columns: RuledColumns, wanted: IntArray, asked: _Asked, filled: Filled, rounds: int) -> IntArray:
         """Fill rows, those whose known cells stand alike together; returns those that took too many draws."""
@@ -143,11 +183,12 @@ class RuledFiller:
             left, point = left[possible], point[possible]
             if not len(left):
                 break
-            states = tree.draw(up, point, asked.rng)
-            positions = {n: columns.states[n].pieces.draw(s, asked.rng) for n, s in states.items() if n not in given}
+            states, held = tree.draw(up, point, asked.rng), pa.array(left)
+            known = {n: self.model.codecs[n].positions(asked.values[n].take(held))[0] for n in given}
+            positions, sums = columns.values_in(states, known, asked.rng)
             own = {n: values_at(self.model.codecs[n], p) for n, p in positions.items()}
-            own |= {n: asked.values[n].take(pa.array(left)) for n in given}
-            good = met_by(open_, self.model.codecs, own.__getitem__, len(left))
+            own |= {n: asked.values[n].take(held) for n in given}
+            good = sums & met_by(open_, self.model.codecs, own.__getitem__, len(left))
             done = left[good]
             filled.rows[done], filled.point[done] = True, point[good]
             for name, found in positions.items():
@@ -176,6 +217,12 @@ class RuledFiller:
             alone[state] = 1.0
             shares[name] = np.broadcast_to(alone, (len(self.evidence.prior), len(alone)))
         return tree.upward(shares)
+
+
+def evidence_of_sums(model: TableModel) -> dict[str, FloatArray]:
+    """What a cell of a summed column says, as `Evidence` has it; that there is one is left to the tree of rules."""
+    with np.errstate(divide="ignore"):
+        return {n: np.log(np.pad(s.T, ((0, 1), (0, 0)), constant_values=1.0)) for n, s in model.kept_shares.items()}
 
 
 def broken_by_given(model: TableModel, null: Mapping[str, BoolArray], values: Mapping[str, pa.Array]) -> BoolArray:

@@ -16,6 +16,7 @@ from synth.tables.pieces import BoolArray, FloatArray, IntArray, Pieces
 from synth.tables.ruled import RuledPosterior, met_at
 from synth.tables.rules import Function, Rule
 from synth.tables.sample import bins_at, cumulatives, inverse, residual_of, sweep
+from synth.tables.sums import summed
 
 DRAWS_A_ROW = 16
 MOST_NUMBERS = 1 << 28
@@ -132,11 +133,14 @@ class _Proposals:
         self.model, self.swept, self.pieces, self.point, self.rng = model, swept, pieces, point, rng
         self.bins, self.positions = bins, positions
         self.old = bins[:, 0].copy()
+        self.summed = summed(model.rules)
         self.changed: dict[str, FloatArray] = {}
 
     def propose(self, j: int) -> IntArray:
         """Proposed bins of a column [rows]."""
         name, self.old, self.changed = self.swept.names[j], self.bins[:, j].copy(), {}
+        if name in self.summed:
+            return self.old  # one column of a sum cannot change by itself
         proposed = inverse(self.swept.distributions[j], self.point, self.rng.random(len(self.point)))
         if name not in self.positions:
             return proposed

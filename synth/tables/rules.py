@@ -3,6 +3,7 @@
     discharged >= admitted                         two numbers or two dates, by >=, >, <= or <
     not (sex = male and pregnant = true)           never together; each part as on the command line (`comparison.py`)
     {determines: [state, country], map: {…}}       every level of the first column has one value of the second
+    total = a + b - c                              numbers that add up (`sums.py`)
 
 A rule holds where a value it is about is missing; a part of `not (…)` says `COLUMN =` where it means missing.
 Drawn rows meet every rule (`ruled.py`). What is measured is not filtered: a rule is about the output alone.
@@ -18,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from synth.errors import NotBuiltYet
 from synth.schema import (
     RESOLUTION_SECONDS,
     AnyColumn,
@@ -32,6 +32,7 @@ from synth.tables.codec import Codec, LevelCodec, OrderedCodec, codecs_of
 from synth.tables.comparison import Comparison, parse_comparison, split_name, value_of
 from synth.tables.conditions import domain_of, region_of, whole_domain
 from synth.tables.pieces import FloatArray, Region
+from synth.tables.sums import Sum, circle_of, sum_of
 from synth.yaml_file import nearest
 
 BoolArray = npt.NDArray[np.bool_]
@@ -110,7 +111,7 @@ class Function:
         return np.asarray(missing | (codecs[self.result].positions(values[self.result])[0] == expected))
 
 
-Rule = Order | Never | Function
+Rule = Order | Never | Function | Sum
 
 
 def rules_of(schema: Schema) -> tuple[Rule, ...]:
@@ -130,7 +131,7 @@ def met_by(
 
 
 def problems_of_rules(schema: Schema) -> list[str]:
-    """What is wrong with the declared rules, one phrase a problem. Raises NotBuiltYet for what is not offered."""
+    """What is wrong with the declared rules, one phrase a problem."""
     codecs, rules, problems = codecs_of(schema), [], []
     for declared in schema.rules:
         try:
@@ -183,7 +184,9 @@ def _rule(declared: str | Determined, schema: Schema, codecs: Mapping[str, Codec
         return _function(declared, schema, codecs)
     text = " ".join(declared.split())
     never = _NEVER.fullmatch(declared.strip())
-    return _never(text, never.group(1), codecs, schema) if never else _order(text, schema)
+    if never:
+        return _never(text, never.group(1), codecs, schema)
+    return sum_of(text, lambda name: _named(name, schema), codecs) or _order(text, schema)
 
 
 def _order(text: str, schema: Schema) -> Order:
@@ -191,10 +194,10 @@ def _order(text: str, schema: Schema) -> Order:
     operator = next((each for each in _ORDERS if rest.startswith(each)), "")
     if "->" in text:
         raise ValueError("write {determines: [COLUMN, COLUMN], map: {VALUE: VALUE, …}}")
-    if rest.startswith("=") and "+" in rest:
-        raise NotBuiltYet(f"rule {text}: sums are not offered by this version; leave the total out and add it up after")
     if not left or not operator:
-        raise ValueError("write COLUMN >= COLUMN (or >, <=, <), or not (COLUMN = VALUE and COLUMN = VALUE)")
+        raise ValueError(
+            "write COLUMN >= COLUMN (or >, <=, <), TOTAL = COLUMN + COLUMN, or not (COLUMN = VALUE and COLUMN = VALUE)"
+        )
     right = value_of(rest[len(operator) :]) or ""
     if right not in [column.name for column in schema.columns] and re.fullmatch(r"[-+.\d][-+.:\dTeE ]*", right):
         raise ValueError("compares a column with a value; a limit of one column is its `bounds`")
@@ -307,6 +310,15 @@ def _problems_between(rules: Sequence[Rule], codecs: Mapping[str, Codec]) -> lis
             above.append(source[above[-1]])
         if above[-1] in source:
             return [*problems, f"rules: {', '.join(source)} determine each other; give one of them up"]
+    sums = [rule for rule in rules if isinstance(rule, Sum)]
+    problems += [
+        f"rule {rule.text}: {name} is determined by {source[name]}, and a sum cannot change it; leave the sum out"
+        for rule in sums
+        for name in rule.columns
+        if name in source
+    ]
+    if circle := circle_of(sums):
+        return [*problems, f"rules: {', '.join(circle)} share two columns or go round in a circle; leave one out"]
     orders = [rule for rule in rules if isinstance(rule, Order)]
     if circle := _circle(orders):
         return [*problems, f"rules: {', '.join(circle)} go round in a circle; leave one out"]

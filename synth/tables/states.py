@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synth.tables.codec import Codec, LevelCodec
+from synth.tables.codec import Codec, LevelCodec, OrderedCodec
 from synth.tables.conditions import domain_end, domain_start, next_position
 from synth.tables.model import TableModel
 from synth.tables.pieces import FloatArray, IntArray, Pieces, Region, joined, multiples
 from synth.tables.rules import Function, Never, Order, Rule, last_at, lies_in, line_of
+from synth.tables.sum_tables import bin_ends
+from synth.tables.sums import Sum
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -121,7 +123,7 @@ def partings_of(
     rules: Sequence[Rule],
     pieces: Mapping[str, Pieces],
     share: Mapping[str, FloatArray],
-    around: FloatArray,
+    around: Mapping[str, FloatArray],
 ) -> dict[str, Parting]:
     """How the domain of each ruled column falls into parts.
 
@@ -130,7 +132,7 @@ def partings_of(
         rules: what is declared.
         pieces: values of each ruled column.
         share: mean share of the bins of each ruled column.
-        around: points of the line to cut on both sides of, beside those chosen here.
+        around: points of the line to cut on both sides of, beside those chosen here; by the column that has them.
     """
     cuts = _cuts(model, rules, pieces, share, around)
     return {
@@ -165,7 +167,7 @@ def _cuts(
     rules: Sequence[Rule],
     pieces: Mapping[str, Pieces],
     share: Mapping[str, FloatArray],
-    around: FloatArray,
+    around: Mapping[str, FloatArray],
 ) -> dict[str, FloatArray]:
     """Where ordered columns are cut; nothing for columns of levels."""
     cuts: dict[str, list[FloatArray]] = {name: [np.empty(0)] for rule in rules for name in rule.columns}
@@ -177,11 +179,19 @@ def _cuts(
         if isinstance(rule, Function):
             known = np.unique(rule.position)
             cuts[rule.result] += [known, next_position(model.codecs[rule.result], known, -1)]
+        if isinstance(rule, Sum):
+            for name in rule.columns:
+                codec = model.codecs[name]
+                assert isinstance(codec, OrderedCodec)
+                own = around.get(name, np.empty(0))
+                cuts[name] += [bin_ends(codec, model.decoders[name])]
+                cuts[name] += [last_at(codec, own), last_at(codec, np.nextafter(own, -np.inf))]
     points = model.shares.shape[0] * model.shares.shape[1]
     most = int(np.clip(MOST_NUMBERS // points, 16, MOST_CUTS))
     for group in compared_groups(rules):
         line = _line_cuts({name: (model.codecs[name], pieces[name], share[name]) for name in group}, most)
-        line = np.concatenate([line, around, np.nextafter(around, -np.inf)])
+        known = np.concatenate([np.empty(0), *(around[name] for name in group if name in around)])
+        line = np.concatenate([line, known, np.nextafter(known, -np.inf)])
         for name in group:
             cuts[name].append(last_at(model.codecs[name], line))
     return {name: np.unique(np.concatenate(parts)) for name, parts in cuts.items()}

@@ -192,7 +192,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "images as source": (_set("source", to={"folder": "scans", "labels": "l.csv"}), "source.folder: is for images"),
     "no PostgreSQL there": (_set("ledger", "url", to="postgresql://ada:hunter2@127.0.0.1:1/db"), "cannot be reached"),
     "several rows a person": (_declare(max_rows_per_person=3), "person column"),
-    "a sum as a rule": (_declare(rules=["age = a + b"]), "sums are not offered by this version"),
+    "a sum of no columns": (_declare(rules=["age = a + b"]), "rule age = a + b: a is not a declared column"),
     "a rule about a value": (_declare(rules=["age > 3"]), "compares a column with a value"),
     "images with columns": (_declare(kind="image"), "columns: a schema of images declares"),
     "estimated bounds": (_column("age", bounds="estimate"), "not offered by this version"),

@@ -17,6 +17,7 @@ RULES = [
     "bmi < age",
     "not (sex = male and died = true and age >= 60)",
     {"determines": ["ward", "grade"], "map": GRADES},
+    "cost = fees - refund",
 ]
 CANARY = 61
 
@@ -30,6 +31,10 @@ def declare(clinic: Any) -> None:
     bounds = ["2014-06-01", "2022-01-01"]
     clinic.columns.append({"name": "discharged", "kind": "datetime", "bounds": bounds, "nullable": True})
     clinic.column("grade")["nullable"] = True
+    fees, refund = rng.integers(0, 900, rows), rng.integers(0, 300, rows) / 4
+    for name, values, bounds in (("fees", fees, [0, 900]), ("refund", refund, [0, 75]), ("cost", fees, [-75, 800])):
+        clinic.table = clinic.table.append_column(name, pa.array(values))
+        clinic.columns.append({"name": name, "kind": "continuous", "bounds": bounds, "decimals": 2, "nullable": True})
     clinic.schema["rules"] = RULES
     clinic.run["privacy"]["epsilon"] = 30.0  # so that 400 rows stand far above the noise
     clinic.write()
@@ -39,7 +44,9 @@ def breaks(row: dict[str, Any]) -> bool:
     late = row["discharged"] is not None and row["discharged"] < row["admitted"]
     heavy = row["bmi"] is not None and row["bmi"] >= row["age"]
     dead = row["sex"] == "male" and row["died"] and row["age"] >= 60
-    return late or heavy or dead or row["grade"] != GRADES.get(row["ward"])
+    parts = [row[name] for name in ("fees", "refund", "cost")]
+    wrong = None not in parts and round(100 * parts[0]) - round(100 * parts[1]) != round(100 * parts[2])
+    return late or heavy or dead or wrong or row["grade"] != GRADES.get(row["ward"])
 
 
 def test_every_row_meets_them(clinic: Any, synth: Any, tmp_path: Any) -> None:
@@ -58,17 +65,24 @@ def test_every_row_meets_them(clinic: Any, synth: Any, tmp_path: Any) -> None:
     assert quality["valid_rows"] == quality["rows"] == len(rows)
     assert "discharged &gt;= admitted" in (bundle / "datasheet.html").read_text()
     report = json.loads((bundle.parent / "internal" / "report.json").read_text())
-    late, _, dead, _ = report["rules"]
+    late, _, dead, _, total = report["rules"]
     source = clinic.table.to_pylist()
     assert late["source_breaks"] == sum(row["discharged"] < row["admitted"] for row in source)
     assert dead["source_breaks"] == sum(row["sex"] == "male" and row["died"] and row["age"] >= 60 for row in source)
     assert late["source_rows"] == clinic.table.num_rows
-    assert 0 < late["model_share"] < 1
+    assert total["source_breaks"] == sum(row["cost"] > 800 or row["refund"] > 0 for row in source)
+    assert 0 < late["model_share"] < 1 and total["model_share"] > 0.9
     assert "Every synthetic row meets them" in (bundle.parent / "internal" / "report.html").read_text()
 
     # Rows drawn later, with conditions and with asked shares.
     output = tmp_path / "rows.parquet"
-    for options in (["--where", "age>=60", "--where", "grade=2|3"], ["--balance", "died"], ["--balance", "sex"]):
+    for options in (
+        ["--where", "age>=60", "--where", "grade=2|3"],
+        ["--where", "cost=249.75"],
+        ["--where", "cost>=300", "--where", "refund<20"],
+        ["--balance", "died"],
+        ["--balance", "sex"],
+    ):
         assert synth("sample", bundle, "--rows", 500, "-o", output, *options).code == 0
         drawn = pq.read_table(output).to_pylist()
         assert len(drawn) == 500 and not any(map(breaks, drawn))
@@ -87,6 +101,8 @@ def test_every_row_meets_them(clinic: Any, synth: Any, tmp_path: Any) -> None:
         "discharged": [None, None, datetime(2015, 1, 1)],
         "ward": ["east", None, None],
         "grade": [None, 2, None],
+        "fees": [500.0, None, 10.0],
+        "cost": [450.5, 700.0, None],
     }
     pq.write_table(pa.table(known), tmp_path / "partial.parquet")
     outcome = synth("sample", bundle, "--complete", tmp_path / "partial.parquet", "-o", output)
@@ -96,6 +112,7 @@ def test_every_row_meets_them(clinic: Any, synth: Any, tmp_path: Any) -> None:
     first, second, third = pq.read_table(output).to_pylist()
     assert first["grade"] == 3 and first["discharged"] >= datetime(2016, 1, 1) and first["bmi"] < CANARY
     assert second["ward"] == "south" and not breaks(second)
+    assert first["refund"] == 49.5 and second["fees"] == 700 + second["refund"]
     assert third["discharged"] == datetime(2015, 1, 1) and third["grade"] == GRADES[third["ward"]]
 
 
@@ -108,7 +125,7 @@ def test_every_row_meets_them(clinic: Any, synth: Any, tmp_path: Any) -> None:
         ),
         ("age >= admitted", "rule age >= admitted: compares a date with a number"),
         ("age >= bmi + grade", "bmi + grade is not a declared column"),
-        ("age = bmi + grade", "sums are not offered by this version"),
+        ("age = bmi + grade", "rule age = bmi + grade: grade is categorical; only numbers are added"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_read(clinic: Any, synth: Any, rule: str, words: str) -> None:

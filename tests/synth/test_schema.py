@@ -271,7 +271,6 @@ class TestRefusals:
         [
             ({"kind": "image"}, "images"),
             ({"image": {"height": 8}}, "images"),
-            ({"rules": ["a = b + c"]}, "sums are not offered"),
             ({"columns": [{**INTEGER, "bounds": "estimate"}]}, "column a: `bounds: estimate`"),
         ],
     )

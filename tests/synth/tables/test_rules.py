@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth.errors import InvalidConfig, NotBuiltYet
+from synth.errors import InvalidConfig
 from synth.schema import Schema, parse_schema, public_yaml
 from synth.tables.codec import codec_of, codecs_of
 from synth.tables.rules import Function, Never, Order, last_at, line_of, rules_of
@@ -200,14 +200,10 @@ class TestProblems:
         with pytest.raises(InvalidConfig, match="age is the target"):
             schema_with({"determines": ["sex", "age"], "map": {"male": 3, "female": 4}}, target="age")
 
-    def test_sums_are_not_offered(self) -> None:
-        with pytest.raises(NotBuiltYet, match="s: rule age = old \\+ since: sums are not offered"):
-            schema_with("age = old + since")
-
     @given(
         st.lists(
             st.sampled_from(
-                [*(c["name"] for c in COLUMNS), "not (", ")", " and ", "=", "<=", ">", "|", '"', "male", "3", " "]
+                [*(c["name"] for c in COLUMNS), "not (", ")", " and ", "=", "+", "<=", ">", "|", '"', "male", "3", " "]
             ),
             max_size=9,
         )
@@ -215,7 +211,7 @@ class TestProblems:
     def test_any_text_is_a_rule_or_a_plain_mistake(self, words: list[str]) -> None:
         try:
             (found,) = rules_of(schema_with("".join(words)))
-        except (InvalidConfig, NotBuiltYet) as error:
+        except InvalidConfig as error:
             assert str(error).startswith("s: ") and "\n" not in str(error)
         else:
             assert set(found.columns) <= {c["name"] for c in COLUMNS}
