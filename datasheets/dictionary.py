@@ -82,11 +82,20 @@ def _entry(column: Mapping[str, Any], target: str | None) -> ColumnEntry:
     )
 
 
+def _hierarchy(declared: Mapping[str, Any]) -> str:
+    """Which levels were learned together where they are rare."""
+    if declared.get("groups"):
+        return f", in groups: {', '.join(declared['groups'])}"
+    lengths = [plain(length) for length in declared.get("prefix") or ()]
+    return f", in groups by their first {' and '.join(lengths)} characters" if lengths else ""
+
+
 def _domain(column: Mapping[str, Any], levels: list[str]) -> str:
     kind = column["kind"]
     if kind == "categorical":
         count = plural(len(levels), "level")
-        return f"{count}: {', '.join(levels)}" if len(levels) <= LEVELS_IN_TABLE else f"{count}, listed below"
+        listed = f"{count}: {', '.join(levels)}" if len(levels) <= LEVELS_IN_TABLE else f"{count}, listed below"
+        return listed + _hierarchy(column.get("hierarchy") or {})
     if kind == "boolean":
         return "true, false"
     if kind == "image":

@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -209,6 +210,33 @@ class DatetimeColumn(OrderedColumn):
         return -(-low // unit), high // unit
 
 
+class Hierarchy(BaseModel):
+    """Which levels are near to each other: by the characters they begin with, or by named groups.
+
+    Attributes:
+        prefix: numbers of first characters, ascending; levels that share the most are nearest.
+        groups: name → its levels; a level stands in one group at most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prefix: tuple[Annotated[Whole, Field(ge=1, le=100)], ...] = ()
+    groups: dict[str, Annotated[tuple[Category, ...], AfterValidator(_not_empty)]] = {}
+
+    @field_validator("prefix", mode="before")
+    @classmethod
+    def _one_length(cls, value: Any) -> Any:
+        return value if isinstance(value, (list, tuple)) else (value,)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Hierarchy:
+        if bool(self.prefix) == bool(self.groups):
+            raise ValueError("write one of both, `prefix: 3` (or `[1, 3]`) or `groups: {NAME: [LEVEL, LEVEL]}`")
+        if list(self.prefix) != sorted(set(self.prefix)):
+            raise ValueError("prefix: lengths are written in ascending order, each once")
+        return self
+
+
 class CategoricalColumn(Column):
     """One of a public list of levels: text, or numbers matched by value (5 = 5.0)."""
 
@@ -216,6 +244,19 @@ class CategoricalColumn(Column):
     categories: Annotated[tuple[Category, ...], AfterValidator(_not_empty)] = Field(max_length=MAX_CATEGORIES)
     ordered: bool = False
     other: Category | None = Field(default=None, description="the level that `outside: other` maps to")
+    hierarchy: Hierarchy | None = None
+
+    @property
+    def partitions(self) -> tuple[tuple[int, ...], ...]:
+        """The group of each level, finest grouping first; -1 is no group. Empty without a hierarchy."""
+        if self.hierarchy is None:
+            return ()
+        keys = [level_key(level) for level in self.categories]
+        group = {level_key(level): i for i, own in enumerate(self.hierarchy.groups.values()) for level in own}
+        if group:
+            return (tuple(group.get(key, -1) for key in keys),)
+        finest_first = [[key[:length] for key in keys] for length in reversed(self.hierarchy.prefix)]
+        return tuple(tuple(starts.index(start) for start in starts) for starts in finest_first)
 
     @property
     def numeric(self) -> bool:
@@ -244,6 +285,16 @@ class CategoricalColumn(Column):
             raise ValueError("categories must be finite; declare missing values with `nullable: true`")
         if any(not isinstance(level, str) and abs(level) >= LARGEST_WHOLE for level in self.categories):
             raise ValueError("numeric categories must lie within ±2^53; quote longer ones to make them text")
+        named = [
+            level_key(level) for own in (self.hierarchy.groups if self.hierarchy else {}).values() for level in own
+        ]
+        known = set(keys)
+        for level in named:
+            if level not in known:
+                raise ValueError(f"hierarchy: {level} is not one of the categories")
+        if len(set(named)) < len(named):
+            twice = next(level for i, level in enumerate(named) if level in named[:i])
+            raise ValueError(f"hierarchy: {twice} stands in two groups, or twice in one")
         return self
 
     @property

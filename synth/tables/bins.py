@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +99,19 @@ def _merge(cells: FloatArray, target: float, alone: npt.NDArray[np.bool_]) -> In
     return np.unique(bins, return_inverse=True)[1].astype(np.int64)
 
 
-def merge_levels(mass: FloatArray, noise: float, has_missing: bool) -> IntArray:
-    """Bin of each level of an unordered column: levels too rare to measure in pairs share one bin.
+def merge_levels(
+    mass: FloatArray, noise: float, has_missing: bool, partitions: Sequence[Sequence[int]] = ()
+) -> IntArray:
+    """Bin of each level of an unordered column: levels too rare to measure in pairs share bins.
 
-    Arguments as for `merge_ordered`.
+    Rare levels of one group share a bin when they are frequent enough together; of a group that is not, they wait for
+    the next coarser one. What is left in the end shares one bin.
+
+    Args:
+        mass: denoised counts of the levels, missing last when there is one.
+        noise: noise scale of a count.
+        has_missing: whether the last cell stands for missing; it always has a bin of its own.
+        partitions: the group of each level, finest grouping first; -1 is no group.
     """
     levels = mass[:-1] if has_missing else mass
     rare = levels < RARE_IN_NOISE * noise
@@ -110,7 +120,15 @@ def merge_levels(mass: FloatArray, noise: float, has_missing: bool) -> IntArray:
     bins = np.empty(len(mass), dtype=np.int64)
     common = np.nonzero(~rare)[0]
     bins[common] = np.arange(len(common))
-    bins[np.nonzero(rare)[0]] = len(common)
+    last = len(common)
+    for partition in partitions:
+        group = np.asarray(partition)
+        for found in np.unique(group[rare & (group >= 0)]):
+            own = np.nonzero(rare & (group == found))[0]
+            if levels[own].sum() >= RARE_IN_NOISE * noise:
+                bins[own], rare[own] = last, False
+                last += 1
+    bins[np.nonzero(rare)[0]] = last
     if has_missing:
         bins[-1] = int(bins[:-1].max()) + 1
     return bins

@@ -60,6 +60,7 @@ class LevelCodec:
         self.size = len(levels) + column.nullable
         self.blocks = (Block(column.name, "cells", self.size),)
         self.ordered = False
+        self.partitions = column.partitions if isinstance(column, CategoricalColumn) else ()
         self._index = {level_key(level): i for i, level in enumerate(levels)}
 
     def encode(self, array: pa.Array, rng: np.random.Generator) -> Encoded:

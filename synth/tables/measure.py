@@ -216,7 +216,7 @@ class Measurer:
         codec, noised, noise = self._codecs[name], measured.fine[name], measured.fine_noise
         if not isinstance(codec, OrderedCodec):
             mass = bins.project_to_simplex(noised, measured.total)
-            lookup = bins.merge_levels(mass, noise, codec.missing is not None)
+            lookup = bins.merge_levels(mass, noise, codec.missing is not None, codec.partitions)
             return lookup, bins.spread_within_bins(noised, lookup, noise)
         values = slice(0, codec.lattice.cells)
         mass, stands_out = np.maximum(noised, 0.0), np.zeros(len(noised), dtype=bool)

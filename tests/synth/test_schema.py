@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.errors import InvalidConfig, NotBuiltYet, UnconfirmedDomain
-from synth.schema import MAX_CATEGORIES, Schema, level_key, load_schema, parse_schema, public_yaml
+from synth.schema import MAX_CATEGORIES, CategoricalColumn, Schema, level_key, load_schema, parse_schema, public_yaml
 
 Write = Callable[[str, str | bytes], Path]
 SchemaOf = Callable[..., Schema]
@@ -320,3 +320,61 @@ def test_the_public_schema_says_the_same_without_the_stewards_comments(tmp_path:
     assert again.model_copy(update={"population": ""}) == schema
     assert again.ledger_population == schema.ledger_population
     assert "ecret" not in public.read_text()
+
+
+class TestHierarchy:
+    CODES = ("A01", "A02", "A10", "B01", "7")
+
+    def column(self, hierarchy: object, **changes: object) -> CategoricalColumn:
+        raw = {"name": "code", "kind": "categorical", "categories": self.CODES, "hierarchy": hierarchy, **changes}
+        column = parse_schema({"dataset": "toy", "columns": [raw]}, file="s").columns[0]
+        assert isinstance(column, CategoricalColumn)
+        return column
+
+    @pytest.mark.parametrize(
+        ("hierarchy", "partitions"),
+        [
+            (None, ()),
+            ({"prefix": 1}, ((0, 0, 0, 3, 4),)),
+            ({"prefix": [1, 2]}, ((0, 0, 2, 3, 4), (0, 0, 0, 3, 4))),
+            ({"groups": {"x": ["A10", 7], "y": ["B01"]}}, ((-1, -1, 0, 1, 0),)),
+        ],
+    )
+    def test_partitions_finest_first(self, hierarchy: object, partitions: tuple[tuple[int, ...], ...]) -> None:
+        assert self.column(hierarchy).partitions == partitions
+
+    def test_numbers_by_their_spelling(self) -> None:
+        assert self.column({"prefix": 2}, categories=[250.0, 251, 30]).partitions == ((0, 0, 2),)
+        assert self.column({"groups": {"x": [250, "30"]}}, categories=[250.0, 251, 30]).partitions == ((0, -1, 0),)
+
+    def test_is_kept_in_the_public_schema(self) -> None:
+        schema = parse_schema(
+            {
+                "dataset": "toy",
+                "columns": [
+                    {"name": "a", "kind": "categorical", "categories": self.CODES, "hierarchy": {"prefix": 2}},
+                    {"name": "b", "kind": "categorical", "categories": ["x"], "hierarchy": {"groups": {"g": ["x"]}}},
+                ],
+            },
+            file="s",
+        )
+        again = parse_schema(schema.model_dump(mode="json", exclude_defaults=True), file="s")
+        assert again == schema and "prefix: [2]" in public_yaml(schema)
+
+    @pytest.mark.parametrize(
+        ("hierarchy", "words"),
+        [
+            ({}, "write one of both"),
+            ({"prefix": 2, "groups": {"x": ["A01"]}}, "write one of both"),
+            ({"prefix": [3, 1]}, "ascending order"),
+            ({"prefix": 0}, "greater than or equal to 1"),
+            ({"groups": {"x": ["A01", "C"]}}, "hierarchy: C is not one of the categories"),
+            ({"groups": {"x": ["A01"], "y": ["A01"]}}, "hierarchy: A01 stands in two groups"),
+            ({"groups": {"x": []}}, "at least one"),
+            ({"parent": 3}, "parent"),
+        ],
+    )
+    def test_mistakes_are_told(self, hierarchy: object, words: str) -> None:
+        with pytest.raises(InvalidConfig) as caught:
+            self.column(hierarchy)
+        assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -12,6 +12,7 @@ from synth.tables.bins import (
     MAX_BINS,
     MAX_WIDTH,
     MIN_BINS,
+    RARE_IN_NOISE,
     merge_levels,
     merge_ordered,
     most_bins,
@@ -114,6 +115,38 @@ class TestLevelBins:
         assert merge_levels(np.array([50.0, 1, 60, 2, 5]), 1.0, True).tolist() == [0, 2, 1, 2, 3]
         assert merge_levels(np.array([50.0, 1, 60]), 1.0, False).tolist() == [0, 1, 2]
         assert merge_levels(np.array([1.0, 2]), 5.0, False).tolist() == [0, 0]
+
+
+class TestLevelBinsOfAHierarchy:
+    @given(MASS, st.floats(0.01, 1e3), st.booleans(), st.data())
+    def test_the_rare_share_bins_with_the_nearest(
+        self, mass: np.ndarray, noise: float, missing: bool, data: st.DataObject
+    ) -> None:
+        """Against the definition: waiting levels, in the finest group that is frequent enough."""
+        levels = len(mass) - missing
+        fine = data.draw(st.lists(st.integers(-1, 5), min_size=levels, max_size=levels))
+        coarse = [group // 2 for group in fine]
+        rare = {i for i in range(levels) if mass[i] < RARE_IN_NOISE * noise}
+        rare = rare if len(rare) > 1 else set()
+        expected = {frozenset([i]) for i in range(levels) if i not in rare}
+        waiting = set(rare)
+        for groups in (fine, coarse):
+            for own in [{i for i in waiting if groups[i] == group} for group in set(groups) - {-1}]:
+                if own and sum(mass[sorted(own)]) >= RARE_IN_NOISE * noise:
+                    expected.add(frozenset(own))
+                    waiting -= own
+        expected |= {frozenset(waiting)} if waiting else set()
+        expected |= {frozenset([levels])} if missing else set()
+        bins = merge_levels(mass, noise, missing, [fine, coarse])
+        assert is_a_lookup(bins)
+        assert {frozenset(np.nonzero(bins == b)[0].tolist()) for b in bins} == expected
+
+    def test_by_hand(self) -> None:
+        mass = np.array([50.0, 2, 2, 1, 1, 2, 1, 9])
+        fine, coarse = [0, 0, 0, 1, 2, 2, 3, 3], [0, 0, 0, 1, 1, 1, -1, -1]
+        # 1 and 2 are enough together, so are 4 and 5; 3 finds nobody left in its coarser group and stays with 6.
+        assert merge_levels(mass, 1.0, False, [fine, coarse]).tolist() == [0, 2, 2, 4, 3, 3, 4, 1]
+        assert merge_levels(mass, 1.0, False).tolist() == [0, 2, 2, 2, 2, 2, 2, 1]
 
 
 class TestSharesWithinBins:
