@@ -99,7 +99,7 @@ def _critic(read: Reading) -> str:
         f" {critic_in_words(read, 'clipping lengths, class sizes and means')}"
         " The generator is the Gaussian of each class and what a convolutional network with"
         f" {plural(read('model.critic.residual_parameters'), 'parameter')} adds to its pictures, nothing at first. That"
-        " network sees a picture's coefficients under noise that is too small to be seen. After the first tenth of the"
+        " network sees a picture's coefficients under a little noise of its own. After the first tenth of the"
         f" steps it took {plural(read('model.critic.generator_steps'), 'step')}: one after each step of the critic,"
         " or after 2, 5, 10, 20 or 50, the next of these whenever the critic told no more than 65 % of the generated"
         f" pictures ({number(read('model.critic.most_critic_steps'))} in the end). It raises the critic's mean score,"

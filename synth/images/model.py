@@ -28,8 +28,8 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 FORMAT = "dp-synth-image-generator/1"
-DITHER = 2.0**-7
-"""Standard deviation of what hides each coefficient from a residual. It cannot be seen, but what a residual makes of a
+DITHER = 2.0**-4
+"""Standard deviation of what hides each coefficient from a residual. It is in no picture; but what a residual sees of a
 picture then leaves its pixels unsure, so that the chance of equal ones stays known (`synth.images.equal_pixels`)."""
 
 

@@ -100,7 +100,7 @@ def test_it_starts_from_the_moments_model_and_measures_as_it_was_measured(learne
     start, seen, labels = module.drawn(40)
     wanted = model.transform.values(model.means[labels.numpy()].astype(np.float64), 8, 8)[..., 0]
     assert np.allclose(start[:, 0].numpy(), wanted, atol=1e-5)
-    assert 0 < float((seen - start).abs().max()) < 0.05
+    assert 0 < float((seen - start).abs().max()) < 0.5
     assert labels.tolist() == sorted(labels.tolist())
     assert torch.equal(module.refined(start, seen, labels, module.generator), start.clamp(0, 1))
     assert float(module.drift(64, module.generator).detach()) == 0
