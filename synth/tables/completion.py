@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from synth.errors import InvalidSource
 from synth.ingest import holds
+from synth.missing_codes import without_codes
 from synth.tables.codec import Codec, LevelCodec
 from synth.tables.conditions import whole_domain
 from synth.tables.decode import arrow_schema, values_at
@@ -110,7 +111,7 @@ def complete(
         found, null = {}, {}
         for name, codec in model.codecs.items():
             if name in batch.schema.names:
-                found[name], null[name] = _known(codec, batch.column(name))
+                found[name], null[name] = _known(codec, without_codes(batch.column(name), codec.column.missing_codes))
             else:
                 null[name] = np.ones(batch.num_rows, dtype=bool)
         cells = {name: cells for name, (cells, _) in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,13 @@ class TestWhatIsThere:
     def test_complete_rows_come_back_as_they_are(self, tiny: Any, model: TableModel) -> None:
         table = pa.table({"sex": ["male"] * 3, "grade": [1, 2, 3], "age": [0, 3, 5], "died": [True, False, True]})
         assert completed(model, table).cast(table.schema).equals(table)
+
+    def test_a_code_for_a_missing_value_is_an_empty_cell(self, model: TableModel) -> None:
+        columns = tuple(c.model_copy(update={"missing_codes": ("?", 9)}) for c in model.schema.columns)
+        coded = dataclasses.replace(model, schema=model.schema.model_copy(update={"columns": columns}))
+        held = {"sex": "?", "grade": 9, "age": 4, "died": True}
+        empty = {**held, "sex": None, "grade": None}
+        assert completed(coded, partial(held, 50)).equals(completed(model, partial(empty, 50)))
 
     def test_no_rows(self, model: TableModel) -> None:
         assert completed(model, partial({"sex": "male"}, 0)).num_rows == 0
