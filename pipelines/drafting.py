@@ -21,15 +21,17 @@ from synth.yaml_file import nearest, read_yaml
 
 HEADER = """\
 # Drafted from {looked}. All of it is published.
-# `domain: unconfirmed`: nothing is known of the values. Write what is public knowledge (a codebook, common sense; never
-# the data) and remove the mark, or delete the line: a column without one is never read. A run refuses the mark.
-
+{marked}
 dataset: {dataset}
 population: {dataset}      # the ledger's key: runs on the same people add up
 {unit}
 row_count: private         # or a public number
 {target}
 columns:
+"""
+MARKED = """\
+# `domain: unconfirmed`: nothing is known of the values. Write what is public knowledge (a codebook, common sense; never
+# the data) and remove the mark, or delete the line: a column without one is never read. A run refuses the mark.
 """
 UNIT_IS_ROW = "privacy_unit: row          # each person has one row; or the name of the person column (kind: id)"
 UNIT_IS_PERSON = """\
@@ -38,7 +40,7 @@ max_rows_per_person: 1     # a person's rows that count, chosen at random; more 
 NO_TARGET = "# target: NAME             # the column the generator is conditioned on"
 
 FROM_DICTIONARY = """\
-# All other columns are as {dictionary} has them. Read their bounds and categories (what follows is its own text),
+# All {others}columns are as {dictionary} has them. Read their bounds and categories (what follows is its own text),
 # see that they are public and were not computed from the data, and remove this line, which confirms them all:
 domains: unconfirmed
 """
@@ -129,12 +131,15 @@ def draft_schema(
     target = target or (called[0] if len(called) == 1 else None)
     header = HEADER.format(
         looked=looked,
+        marked=MARKED if any(not column.whole for column in columns) else "",
         dataset=_word(name),
         unit=UNIT_IS_ROW if person is None else UNIT_IS_PERSON.format(person=quoted(person)),
         target=NO_TARGET if target is None else f"target: {quoted(target)}",
     )
     if dictionary is not None and any(column.whole for column in columns):
-        told = FROM_DICTIONARY.format(dictionary=_one_line(dictionary.name))
+        told = FROM_DICTIONARY.format(
+            others="" if all(column.whole for column in columns) else "other ", dictionary=_one_line(dictionary.name)
+        )
         header = header.replace("\ncolumns:\n", f"\n{told}columns:\n")
     return Draft(header + "\n".join(_lines(columns)) + "\n", notes)
 
