@@ -117,9 +117,9 @@ class RuledFiller:
     ) -> tuple[dict[str, BoolArray], dict[str, pa.Array], dict[str, IntArray], BoolArray]:
         """Empty cells that known ones leave a single value for, by sums, made known; and rows that this breaks."""
         model, sums = self.model, [rule for rule in self.model.rules if isinstance(rule, Sum)]
-        null, values, rows = dict(null), dict(values), dict(rows)
+        before, null, values, rows = null, dict(null), dict(values), dict(rows)
         length = len(next(iter(null.values())))
-        wrong, solved = np.zeros(length, dtype=bool), np.zeros(length, dtype=bool)
+        wrong = np.zeros(length, dtype=bool)
         at = {n: np.full(length, np.nan) for n in summed(sums)}
         at |= {n: model.codecs[n].positions(values[n])[0] for n in at if n in values}
         for rule in [each for _ in sums for each in sums]:  # one may follow from another
@@ -136,12 +136,12 @@ class RuledFiller:
                     at[name] = np.where(here, found, at[name])
                     cell = codec.lattice.cell_of(np.where(here, found, codec.lattice.low))
                     rows[name] = np.where(here, evidence_row(model, name, cell), rows[name])
-                    null[name], solved = null[name] & ~here, solved | here
+                    null[name] = null[name] & ~here
                     values[name] = values_at(codec, at[name])
         for each in model.rules:
             if all(name in values for name in each.columns):
-                there = ~np.any([null[name] for name in each.columns], axis=0)
-                wrong |= solved & there & ~each.holds(model.codecs, values)
+                now, then = (np.any([of[name] for name in each.columns], axis=0) for of in (null, before))
+                wrong |= then & ~now & ~each.holds(model.codecs, values)
         return null, values, rows, wrong
 
     def _fill(self, columns: RuledColumns, wanted: IntArray, asked: _Asked, filled: Filled, rounds: int) -> IntArray:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from synth.detect import chance_of
 from synth.errors import InvalidConfig, UserError
 from synth.schema import Schema, parse_schema
 from synth.tables import sum_tables, sum_values
@@ -350,3 +351,19 @@ class TestSeveral:
                 return None not in row and all(known[name] == value for name, value in cells.items())
 
             assert fits(model, found, held(model, meets))
+
+
+@pytest.mark.parametrize("bins", [3, 99])
+def test_chance_of_a_row_is_never_understated(bins: int) -> None:
+    """What `synth detect` says of one draw, beside the probability of each row; its own slack is a factor of four."""
+    model = model_of(TWO, RULE, bins=bins)
+    joint = joint_of(model)
+    at = np.argwhere(joint > 0)
+    values = [values_of(model, name) for name in "abt"]
+    cells = [[of[i] for of, i in zip(values, row, strict=True)] for row in at]
+    matrix = np.array([[np.nan if value is None else value for value in row] for row in cells], dtype=np.float64)
+    found, true = chance_of(model, ("a", "b", "t"), matrix, rows=1), joint[tuple(at.T)]
+    assert (found >= true * (1 - 1e-9)).all()
+    bound = ~np.isnan(matrix).any(axis=1)
+    assert (found[bound] <= 4.1 * true[bound]).all()
+    assert (chance_of(model, ("a", "b"), matrix[:, :2], rows=1) > 0).all()
