@@ -175,6 +175,21 @@ def test_dictionary_describes_each_column(written: Mapping[str, bytes]) -> None:
     assert "| female | Female \\| F |" in text
 
 
+@pytest.mark.parametrize(
+    ("hierarchy", "words"),
+    [
+        ({"prefix": (1, 2)}, "3 levels: 1, 2, 3, in groups by their first 1 and 2 characters |"),
+        ({"groups": {"early": (1, 2), "late|": (3,)}}, "3 levels: 1, 2, 3, in groups: early, late\\| |"),
+    ],
+)
+def test_dictionary_names_a_hierarchy(
+    facts: PublicFacts, files: Mapping[str, FileDigest], hierarchy: dict[str, object], words: str
+) -> None:
+    columns = tuple(c | {"hierarchy": hierarchy} if c["name"] == "stage" else c for c in facts.data.columns)
+    changed = facts.model_copy(update={"data": facts.data.model_copy(update={"columns": columns})})
+    assert words in document(changed, Answers(), files)["dictionary.md"].decode()
+
+
 def test_quality_is_worst_first_with_the_noise_beside(written: Mapping[str, bytes]) -> None:
     scores = json.loads(written["quality.json"])
     assert [score["columns"] for score in scores["two_way"]] == [["age", "died"], ["age", "sex"]]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from synth.schema import parse_schema
 from synth.tables.bins import (
     MAX_BINS,
     MAX_WIDTH,
@@ -177,3 +180,24 @@ class TestShrunk:
         assert shrunk(noised, towards, 10.0, 2) == pytest.approx(towards)
         assert shrunk(noised, towards, 1e-9, 2) == pytest.approx(noised)
         assert shrunk(towards, towards, 1.0, 2) == pytest.approx(towards)
+
+
+def test_a_declared_hierarchy_places_the_measured_bins(toy_run: Any) -> None:
+    """Fifty codes of four people each, far below what is measured alone, and two groups with a cause of their own."""
+    codes = [f"{letter}{number:02d}" for letter in "AB" for number in range(25)]
+    wards = {"A": "north", "B": "south"}
+    columns = [
+        {"name": "code", "kind": "categorical", "categories": codes, "hierarchy": {"prefix": 1}},
+        {"name": "ward", "kind": "categorical", "categories": list(wards.values())},
+    ]
+    people = [(code, wards[code[0]]) for code in codes for _ in range(4)]
+    found = {}
+    for hierarchy in (True, False):
+        raw = columns if hierarchy else [{k: v for k, v in columns[0].items() if k != "hierarchy"}, columns[1]]
+        run = toy_run(parse_schema({"dataset": "toy", "columns": raw}, file="s"), epsilon=3.0)
+        _, measured = run.measure([run.codes_of(person, i) for i, person in enumerate(people)])
+        shared = measured.bin_of_cell["code"]
+        found[hierarchy] = {(code[0], int(home)) for code, home in zip(codes, shared, strict=True)}
+    of_group = {home: {letter for letter, own in found[True] if own == home} for _, home in found[True]}
+    assert all(len(letters) == 1 for letters in of_group.values()) and len(of_group) >= 2
+    assert any({("A", home), ("B", home)} <= found[False] for _, home in found[False])
