@@ -81,7 +81,7 @@ def critic_of(schema: ImageSchema, event: PoissonGaussianEvent, hidden_size: int
         "operations_a_generator_step": 4 * FAKES * residual,
     }
     # Weights with their gradients, averages and moments of Adam; inputs of layers, their derivatives, and copies.
-    return shown, 4 * (6 * parameters + 4 * (PHYSICAL_BATCH * critic_values + FAKES * residual_values))
+    return shown, 4 * 6 * (parameters + (PHYSICAL_BATCH * critic_values + FAKES * residual_values))
 
 
 def _work(network: Any, *inputs: Any) -> tuple[int, int]:

@@ -181,7 +181,10 @@ class PictureRefinement(Refining[Residual, ImageCritic]):
         with torch.no_grad():
             pictures = self.refined(start, seen, labels, self.generator)
             told = self.critic(2 * pictures - 1, labels) < 0
+        # Where autocast keeps copies of weights, these have no graph, and later ones would be of before the step.
+        torch.clear_autocast_cache()
         self.step_critic(batch, [2 * pictures - 1, labels])
+        torch.clear_autocast_cache()
         if not self.listens(batch_idx):
             return
         self.pace = self.pace.after_critic(float(told.float().mean()))
