@@ -385,7 +385,7 @@ print(sorted({{"torch", "prefect", "pytorch_lightning"}} & set(sys.modules)))
 
 
 def test_a_fault_is_one_line_without_a_traceback(clinic: Any, synth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ValueError(SECRET)
 
     monkeypatch.setattr("synth.prepare.check_header", fail)
