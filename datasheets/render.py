@@ -25,9 +25,29 @@ from datasheets.statements import (
     replace_one_in_words,
     unit_in_words,
 )
-from synth.facts import MarginalScore, PublicFacts
+from synth.facts import MarginalScore, PictureSheet, PublicFacts
 
 SCORES_ON_PAGE = 40
+SHEETS = {
+    "draws": (
+        "Pictures",
+        "Drawn from the released model, and not chosen.",
+        "Synthetic pictures of",
+    ),
+    "within": (
+        "Between pictures of a class",
+        "The corners are four draws. In between, the model's latent point moves from one to the other; each picture is"
+        " by itself a draw like any other.",
+        "Synthetic pictures between four corners of",
+    ),
+    "between": (
+        "Between classes",
+        "Each line starts with a draw from the first class, on the left, and moves straight to where optimal transport"
+        " between the two classes brings it. What lies in the middle is of neither class.",
+        "Synthetic pictures from class",
+    ),
+}
+"""What sheets of pictures show: title, words, and how the text in place of a picture begins."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
 _BLOCK_START = re.compile(r"^(\s*)(\d*)([#=+-]+|[.)])(?=\s|$)")
 
@@ -79,8 +99,13 @@ def quality_html(facts: PublicFacts) -> str:
         }
         for title, identifier, scores, distance, noise in groups
     ]
+    sheets = [
+        {"id": shows, "title": title, "words": words, "alt": alt, "sheets": found}
+        for shows, (title, words, alt) in SHEETS.items()
+        if (found := [_named(sheet) for sheet in facts.data.sheets if sheet.shows == shows])
+    ]
     reading = f"{reading_of(facts)} {MOMENTS_READING}" if quality.moments else reading_of(facts)
-    return _render("quality.html", facts, tables=tables, reading=reading, **_insight(facts))
+    return _render("quality.html", facts, tables=tables, reading=reading, sheets=sheets, **_insight(facts))
 
 
 def _insight(facts: PublicFacts) -> dict[str, Any]:
@@ -94,6 +119,11 @@ def _insight(facts: PublicFacts) -> dict[str, Any]:
         "map": None if insight.map is None else map_view(insight.map, units),
         "pairs": pairs_view(insight, list(units)),
     }
+
+
+def _named(sheet: PictureSheet) -> dict[str, Any]:
+    """A sheet as it stands on the page, by the names of its classes."""
+    return sheet.model_dump(include={"file", "width", "height"}) | {"name": " to ".join(sheet.classes)}
 
 
 def _moment_scores(facts: PublicFacts) -> tuple[MarginalScore, ...]:

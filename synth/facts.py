@@ -56,6 +56,16 @@ class PrivacyFacts(Facts):
     ledger_head: str  # hash of the ledger's chain after this run's reservation was settled
 
 
+class PictureSheet(Facts):
+    """Synthetic pictures side by side: draws of a class, pictures between four draws, or between two classes."""
+
+    file: str  # relative to the bundle, e.g. pictures/class-0.png
+    shows: Literal["draws", "within", "between"]
+    classes: tuple[str, ...]  # declared names: one, or from which to which
+    width: int  # pixels of the whole sheet
+    height: int
+
+
 class DataFacts(Facts):
     """The synthetic table."""
 
@@ -66,6 +76,7 @@ class DataFacts(Facts):
     target: str | None
     classes: int
     files: tuple[str, ...]  # relative to the bundle, e.g. data/part-00000.parquet
+    sheets: tuple[PictureSheet, ...] = ()  # of images, from the released model alone
 
 
 class CriticFacts(Facts):

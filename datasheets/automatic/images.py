@@ -56,7 +56,8 @@ def _measurements(read: Reading) -> str:
         image_budget.SECOND_MOMENTS: (
             "for every class, the sum of u times its transpose, where u holds a picture's centred, weighted"
             f" coefficients, clipped at length {number(read('model.clip'))} and scaled to squared length"
-            f" {number(part)}, and a constant of square {number(1 - part)}."
+            f" {number(part)}, and a constant of square {number(1 - part)}. About half of the pictures are longer and"
+            " count as shortened, so the model varies somewhat less than the source."
         ),
         budget.CRITIC: "the gradients of a critic on the pictures of the source, as described below.",
     }
@@ -231,7 +232,10 @@ def acquisition(read: Reading) -> str:
     )
 
 
-POST_PROCESSING = "Denoising of means and covariances, drawing of pictures, public scores, contact sheets, documents."
+POST_PROCESSING = (
+    "Denoising of means and covariances, drawing of pictures and of those between them, public scores, contact sheets,"
+    " documents."
+)
 
 
 def path_covered(read: Reading) -> tuple[str, ...]:

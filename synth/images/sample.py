@@ -57,6 +57,13 @@ def draw_pixels(model: ImageModel, labels: npt.NDArray[np.int64], rng: np.random
     for label in np.unique(labels):
         chosen = labels == label
         coefficients[chosen] = model.coefficients(int(label), int(chosen.sum()), rng)
+    return pictures_of(model, labels, coefficients, rng)
+
+
+def pictures_of(
+    model: ImageModel, labels: npt.NDArray[np.int64], coefficients: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.uint16]:
+    """Pictures [rows, height, width, channels] of classes [rows] and coefficients [rows, d]."""
     if model.residual is None:
         return model.transform.pixels(coefficients)
     form = model.schema.image

@@ -23,7 +23,7 @@ from synth.evaluate.internal.images import MOST_PICTURES, Pictures, halved, imag
 from synth.facts import DataFacts, ImageCriticFacts, ImageModelFacts, QualityFacts
 from synth.files import write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
-from synth.images.contact_sheet import contact_sheets
+from synth.images.contact_sheet import picture_sheets
 from synth.images.denoise import denoise
 from synth.images.encode import Outside, encode_source, read_coefficients
 from synth.images.fit import fit
@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 
 OUTSIDE = "outside.json"
 SAMPLE = "pictures.arrow"
-CONTACT_SHEETS = "pictures"
 PICTURES_AT_ONCE = 1_000
 
 
@@ -170,8 +169,7 @@ def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: 
     schema, model = schema_of(run), ImageModel.load(folder.model)
     rows = model.rows if rows is None else rows
     parts = write_parts(sample_images(model, rows), arrow_schema(schema), folder.data, metadata)
-    for label, sheet in contact_sheets(model, np.random.default_rng()).items():
-        write_whole(folder.draft / CONTACT_SHEETS / f"class-{label}.png", sheet)
+    sheets = tuple(picture_sheets(model, folder.draft, np.random.default_rng()))
     return DataFacts(
         rows=rows,
         rows_chosen_by=run.rows_chosen_by,
@@ -179,6 +177,7 @@ def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: 
         target=schema.target.name,
         classes=len(schema.target.classes),
         files=tuple(f"data/{name}" for name in parts),
+        sheets=sheets,
     )
 
 

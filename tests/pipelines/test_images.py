@@ -112,7 +112,10 @@ def test_from_a_folder_to_a_bundle(
     assert (field["dataType"], field["source"]["transform"]) == ("sc:ImageObject", {"jsonPath": "bytes"})
     sheet = (bundle / "datasheet.md").read_text()
     assert "second moments of coefficients by class" in sheet and "candidate pair" not in sheet
-    assert sorted(path.name for path in (bundle / "pictures").iterdir()) == ["class-0.png", "class-7.png"]
+    sheets = ["between-0-7.png", "class-0.png", "class-7.png", "within-0.png", "within-7.png"]
+    assert sorted(path.name for path in (bundle / "pictures").iterdir()) == sheets
+    shown = (bundle / "quality.html").read_text()
+    assert all(shown.count(f'src="pictures/{name}"') == 1 for name in sheets) and "left to right" in shown
 
     report = json.loads((bundle.parent / "internal" / "report.json").read_text())
     assert report["unreadable_pictures"] <= 2 and report["unknown_labels"] <= 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -24,13 +25,25 @@ from synth.facts import (
     InsightFacts,
     MapFacts,
     PairFacts,
+    PictureSheet,
     PublicFacts,
     ShiftFacts,
 )
+from synth.files import write_whole
+from synth.images.png import write_png
 from synth.privacy.audit.report import audit_page
 
 WIDTHS = {"desk": (1280, 900), "phone": (320, 844)}
-PAGES = ("datasheet.html", "quality.html", "insight.html", "report.html", "evaluation.html", "audit.html")
+PAGES = (
+    "datasheet.html",
+    "quality.html",
+    "insight.html",
+    "pictures.html",
+    "report.html",
+    "evaluation.html",
+    "audit.html",
+)
+SHEETS = ("pictures/class-0.png", "pictures/within-0.png", "pictures/between-0-1.png")
 CASES = [(page, width) for page in PAGES for width in WIDTHS]
 FLAGS = [
     "--no-sandbox",
@@ -184,14 +197,27 @@ def pages(quick_bundle: Path, clinic_at: Any, tmp_path_factory: pytest.TempPathF
     facts = PublicFacts.model_validate_json((run / "internal" / "facts.json").read_bytes())
     quality = facts.quality.model_copy(update={"insight": insight()})
     (folder / "insight.html").write_text(quality_html(facts.model_copy(update={"quality": quality})))
+    (folder / "pictures.html").write_text(scores_with_pictures(facts, folder))
     yield {
         "datasheet.html": run / "bundle" / "datasheet.html",
         "quality.html": quick_bundle / "quality.html",
         "insight.html": folder / "insight.html",
+        "pictures.html": folder / "pictures.html",
         "report.html": quick_bundle.parent / "internal" / "report.html",
         "evaluation.html": evaluation,
         "audit.html": folder / "audit.html",
     }
+
+
+def scores_with_pictures(facts: PublicFacts, folder: Path) -> str:
+    """The public scores of a run, as if it had been on pictures; their sheets are written beside."""
+    sheets = []
+    for file, shows, classes in zip(
+        SHEETS, ("draws", "within", "between"), (("left",), ("left",), ("left", "right")), strict=True
+    ):
+        write_whole(folder / file, write_png(np.full((71, 71, 1), 90, dtype=np.uint16), 8))
+        sheets.append(PictureSheet(file=file, shows=shows, classes=classes, width=71, height=71))
+    return quality_html(facts.model_copy(update={"data": facts.data.model_copy(update={"sheets": tuple(sheets)})}))
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +272,10 @@ def test_pictures_are_on_the_pages(pages: dict[str, Path]) -> None:
 class TestPage:
     def test_it_asks_for_nothing_and_complains_of_nothing(self, seen: Any, name: str, width: str) -> None:
         found = seen[name, width]
-        assert [urlparse(url).path.rpartition("/")[2] for url in found.requests if not url.startswith("data:")] == [
-            name
-        ]
+        asked = [urlparse(url).path for url in found.requests if not url.startswith("data:")]
+        own = SHEETS if name == "pictures.html" else ()
+        assert len(asked) == 1 + len(own)
+        assert all(path.endswith(f"/{file}") for path, file in zip(asked, (name, *own), strict=True))
         assert found.messages == []
         assert found.page["title"]
 

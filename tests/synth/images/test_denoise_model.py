@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from synth.errors import UserError, VerificationFailed
 from synth.evaluate.image_public import image_scores, moments_of
 from synth.image_schema import ImageFormat, ImageSchema
-from synth.images.contact_sheet import contact_sheets, side_by_side
 from synth.images.denoise import ClassGaussians, denoise, positive, power_law, shrunk
 from synth.images.fit import clipped_moments, fit, latent_bank
 from synth.images.model import ImageModel, is_image_model, model_of
@@ -147,16 +146,6 @@ def test_public_scores_see_a_fit_and_a_misfit(learned: tuple[Any, ImageModel]) -
     for right, wrong in zip(good.moments, bad.moments, strict=True):
         assert right.noise == wrong.noise > 0
         assert right.distance < 0.15 < wrong.distance
-
-
-def test_contact_sheets(learned: tuple[Any, ImageModel]) -> None:
-    _, model = learned
-    sheets = contact_sheets(model, np.random.default_rng(0))
-    assert list(sheets) == ["0", "1"]
-    sheet = read_picture(sheets["0"], ImageFormat(height=71, width=71))
-    assert sheet is not None and (sheet[8::9] == 0).all()
-    tiles = side_by_side(np.full((3, 2, 2, 1), 7, dtype=np.uint16), 2, 1)
-    assert tiles[:, :, 0].tolist() == [[7, 7, 1, 7, 7], [7, 7, 1, 7, 7], [1] * 5, [7, 7, 1, 1, 1], [7, 7, 1, 1, 1]]
 
 
 def test_an_empty_class_gets_no_share(image_schema: SchemaOf) -> None:
