@@ -218,7 +218,7 @@ def main() -> None:
                     noise=NoiseSource(),
                     charge=lambda _: None,
                 ).measure()
-                fitted_to, _ = fit(denoise(measured, transform.frequency), transform)
+                fitted_to, _ = fit(denoise(measured, transform.frequency), transform, measured)
                 model = model_of(schema, fitted_to, rows=asked.rows)
                 about = {"epsilon": epsilon, "critic_share": round(share, 4), "coefficients": measured.features}
                 seconds = {

@@ -57,7 +57,7 @@ def _measurements(read: Reading) -> str:
             "for every class, the sum of u times its transpose, where u holds a picture's centred, weighted"
             f" coefficients, clipped at length {number(read('model.clip'))} and scaled to squared length"
             f" {number(part)}, and a constant of square {number(1 - part)}. About half of the pictures are longer and"
-            " count as shortened, so the model varies somewhat less than the source."
+            " count as shortened."
         ),
         budget.CRITIC: "the gradients of a critic on the pictures of the source, as described below.",
     }
@@ -85,7 +85,8 @@ def _model(read: Reading) -> str:
         " together is drawn towards a power law of the frequency, and each class's towards the common one, by"
         " eigenvalue shrinkage at the known noise level (rotation-invariant estimator), and projected to positive"
         " definite matrices. Both are then corrected, in"
-        f" {plural(read('model.rounds'), 'round')}, by what pictures clipped to the range of values lack of them."
+        f" {plural(read('model.rounds'), 'round')}, by what the model's pictures lack of them when they are clipped to"
+        " the range of values and their vectors are clipped as those of the source were."
         " Class sizes are the precision-weighted mean of the two noised counts, none below zero."
         f" {row_count_in_words(read)} Weights and configuration are in model/."
     )

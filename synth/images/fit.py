@@ -1,8 +1,10 @@
-"""Fit: correct the class Gaussians so that their pictures, clipped to the range of values, near the denoised moments.
+"""Fit: correct the class Gaussians so that their pictures, measured as the source's were, near the denoised moments.
 
-A Gaussian's pictures leave the range of values: dark ones are cut at the darkest. That adds a haze and shrinks what
-varies. So means and covariances are corrected by what a bank of clipped pictures lacks, round by round, with the same
-bank of latent points each time. All of it sees noised numbers only: post-processing.
+Two things take from what was asked for. A Gaussian's pictures leave the range of values: dark ones are cut at the
+darkest, which adds a haze and shrinks what varies. And what was measured are moments of clipped vectors. So means and
+covariances are corrected by what a bank of pictures lacks after both, round by round, with the same bank of latent
+points each time. There are few rounds on purpose: more would give back noise, too. All of it sees noised numbers only:
+post-processing.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.images.denoise import FLOOR, ClassGaussians, positive
+from synth.images.measure import ImageMeasurements
 from synth.images.transform import Transform
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,8 +26,11 @@ MOST_VALUES = 1 << 32
 """Pixel values computed in all; with many classes or large grids there are fewer rounds."""
 
 
-def fit(target: ClassGaussians, transform: Transform, *, rounds: int | None = None) -> tuple[ClassGaussians, int]:
-    """Gaussians whose clipped pictures have the target's means and covariances as nearly as the rounds bring them.
+def fit(
+    target: ClassGaussians, transform: Transform, measured: ImageMeasurements, *, rounds: int | None = None
+) -> tuple[ClassGaussians, int]:
+    """Gaussians whose pictures, measured as `measured` was, have the target's means and covariances as nearly as the
+    rounds bring them.
 
     Returns them and the number of rounds, which follows from the sizes alone unless it is given.
     """
@@ -33,30 +39,37 @@ def fit(target: ClassGaussians, transform: Transform, *, rounds: int | None = No
     grid = transform.grid_for(d)
     work = classes * len(bank) * grid[0] * grid[1] * transform.form.channels
     rounds = max(0, min(ROUNDS, MOST_VALUES // work)) if rounds is None else rounds
-    means, covariances = target.means.copy(), target.covariances.copy()
+    weight, squares = measured.weight, np.outer(measured.weight, measured.weight)
+    means, covariances = target.means.copy(), target.covariances * squares
     for c in range(classes):
-        least = FLOOR * float(np.trace(target.covariances[c])) / d
+        mean, covariance = (target.means[c] - measured.centres[c]) * weight, covariances[c].copy()
+        least = FLOOR * float(np.trace(covariance)) / d
         for _ in range(rounds):
-            mean, covariance = clipped_moments(means[c], covariances[c], bank, transform, grid)
-            means[c] += STEP * (target.means[c] - mean)
-            covariances[c] = positive(covariances[c] + STEP * (target.covariances[c] - covariance), least)
-    return ClassGaussians(means, covariances, target.sizes), rounds
+            pictures = clipped_pictures(means[c], covariances[c] / squares, bank, transform, grid)
+            seen_mean, seen_covariance = moments(measured.clipped(c, pictures))
+            means[c] += STEP * (mean - seen_mean) / weight
+            covariances[c] = positive(covariances[c] + STEP * (covariance - seen_covariance), least)
+    return ClassGaussians(means, covariances / squares, target.sizes), rounds
 
 
-def clipped_moments(
+def clipped_pictures(
     mean: FloatArray, covariance: FloatArray, bank: FloatArray, transform: Transform, grid: tuple[int, int]
-) -> tuple[FloatArray, FloatArray]:
-    """Mean [d] and covariance [d, d] of the coefficients of a Gaussian's pictures after clipping."""
+) -> FloatArray:
+    """Coefficients [n, d] of a Gaussian's pictures after these are clipped to the range of values."""
     values, vectors = np.linalg.eigh(covariance)
     x = mean + bank @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
-    clipped = np.concatenate(
+    return np.concatenate(
         [
             transform.analysed(np.clip(transform.values(part, *grid), 0.0, 1.0), len(mean))
             for part in np.array_split(x, max(1, len(x) // 512))
         ]
     )
-    centred = clipped - clipped.mean(axis=0)
-    return clipped.mean(axis=0), centred.T @ centred / len(centred)
+
+
+def moments(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean [d] and covariance [d, d] of vectors [n, d]."""
+    centred = x - x.mean(axis=0)
+    return x.mean(axis=0), centred.T @ centred / len(x)
 
 
 def latent_bank(points: int, d: int) -> FloatArray:

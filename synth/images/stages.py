@@ -105,7 +105,7 @@ def train(folder: RunFolder) -> None:
     schema, measured = schema_of(run), load_measurements(folder.private)
     transform = transform_of(schema.image, len(schema.target.classes))
     rows = max(1, round(measured.total)) if schema.row_count == "private" else int(schema.row_count)
-    fitted, rounds = fit(denoise(measured, transform.frequency), transform)
+    fitted, rounds = fit(denoise(measured, transform.frequency), transform, measured)
     model = model_of(schema, fitted, rows=rows)
     model.save(folder.model)
     facts = ImageModelFacts(

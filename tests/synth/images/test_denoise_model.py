@@ -16,7 +16,8 @@ from synth.errors import UserError, VerificationFailed
 from synth.evaluate.image_public import image_scores, moments_of
 from synth.image_schema import ImageFormat, ImageSchema
 from synth.images.denoise import ClassGaussians, denoise, positive, power_law, shrunk
-from synth.images.fit import clipped_moments, fit, latent_bank
+from synth.images.fit import clipped_pictures, fit, latent_bank, moments
+from synth.images.measure import ImageMeasurements
 from synth.images.model import ImageModel, is_image_model, model_of
 from synth.images.picture import read_picture
 from synth.images.sample import arrow_schema, parse_classes, sample_images
@@ -76,7 +77,8 @@ def learned(toy: Any, image_schema: SchemaOf) -> tuple[Any, ImageModel]:
     pictures, labels = pictures_of_two_classes(schema.image, 3000)
     run = toy(schema.image, classes=2, epsilon=20, limit=48, batch=500)
     _, measured = run.measure(pictures, labels)
-    return measured, model_of(schema, denoise(measured, run.transform.frequency), rows=3000)
+    fitted, _ = fit(denoise(measured, run.transform.frequency), run.transform, measured)
+    return measured, model_of(schema, fitted, rows=3000)
 
 
 def test_the_model_has_the_classes_means_and_spreads(learned: tuple[Any, ImageModel]) -> None:
@@ -155,6 +157,12 @@ def test_an_empty_class_gets_no_share(image_schema: SchemaOf) -> None:
     assert set(pa.Table.from_batches(sample_images(model, 50))["label"].to_pylist()) == {0, 2}
 
 
+def measured_with(clip: float, weight: np.ndarray, centre: np.ndarray) -> ImageMeasurements:
+    """Measurements of one class, of which the fit needs to know how vectors were clipped."""
+    d = len(weight)
+    return ImageMeasurements(centre[None], np.array([100.0]), 1.0, clip, weight, np.zeros((1, d + 1, d + 1)), 1.0)
+
+
 def test_clipped_pictures_get_the_moments_asked_for() -> None:
     """Half of what a Gaussian around the darkest value draws is cut off; the fit makes up for it."""
     transform = Transform(ImageFormat(height=8, width=8), limit=6)
@@ -163,18 +171,40 @@ def test_clipped_pictures_get_the_moments_asked_for() -> None:
     target = ClassGaussians(means, np.eye(6)[None] * 0.5, np.array([100.0]))
     bank = latent_bank(2048, 6)
     assert np.abs(bank.mean(axis=0)).max() < 1e-12 and np.allclose(bank.T @ bank / len(bank), np.eye(6))
+    unclipped = measured_with(1e6, np.ones(6), np.zeros(6))
 
     def misfit(gaussians: ClassGaussians) -> float:
-        mean, covariance = clipped_moments(gaussians.means[0], gaussians.covariances[0], bank, transform, (8, 8))
+        pictures = clipped_pictures(gaussians.means[0], gaussians.covariances[0], bank, transform, (8, 8))
+        mean, covariance = moments(pictures)
         return float(np.linalg.norm(mean - means[0]) + np.linalg.norm(covariance - target.covariances[0]))
 
-    fitted, rounds = fit(target, transform)
+    fitted, rounds = fit(target, transform, unclipped)
     assert rounds == 12 and misfit(fitted) < 0.5 * misfit(target)
     assert np.linalg.eigvalsh(fitted.covariances[0]).min() > 0
     # Well within the range of values nothing is cut, so nothing moves.
     inside = ClassGaussians(means * 4, target.covariances / 1e4, target.sizes)
-    again, _ = fit(inside, transform)
+    again, _ = fit(inside, transform, unclipped)
     assert np.allclose(again.means, inside.means) and np.allclose(again.covariances, inside.covariances)
+
+
+def test_what_the_clipping_of_vectors_took_is_given_back() -> None:
+    """The median length as clip, about a centre that is not the mean: the true moments come back from the clipped."""
+    transform = Transform(ImageFormat(height=8, width=8), limit=6)
+    spread, mean = np.diag([0.04, 0.03, 0.02, 0.01, 0.01, 0.01]), np.array([4.0, 0.1, 0, 0, 0, 0])
+    weight, centre = np.array([1.0, 1.0, 1.2, 1.4, 1.4, 1.5]), mean + np.array([0.1, -0.1, 0, 0, 0, 0.05])
+    x = np.random.default_rng(0).multivariate_normal(mean, spread, 50_000)
+    lengths = np.linalg.norm((x - centre) * weight, axis=1)
+    measured = measured_with(float(np.median(lengths)), weight, centre)
+    seen_mean, seen_covariance = moments(measured.clipped(0, x))
+    squares = np.outer(weight, weight)
+    target = ClassGaussians((centre + seen_mean / weight)[None], (seen_covariance / squares)[None], np.array([1.0]))
+
+    def wrong(gaussians: ClassGaussians) -> float:
+        spread_off = np.linalg.norm(gaussians.covariances[0] - spread) / np.linalg.norm(spread)
+        return float(np.linalg.norm(gaussians.means[0] - mean) + spread_off)
+
+    fitted, _ = fit(target, transform, measured)
+    assert wrong(target) > 0.3 and wrong(fitted) < 0.1
 
 
 def test_a_coarser_grid_sees_the_same_coefficients() -> None:

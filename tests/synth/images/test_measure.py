@@ -9,10 +9,30 @@ import numpy as np
 import pytest
 
 from synth.image_schema import ImageFormat
-from synth.images.measure import LENGTH_BINS, UNIT, ImageMeasurements, load_measurements, save_measurements
+from synth.images.measure import (
+    LENGTH_BINS,
+    UNIT,
+    ImageMeasurements,
+    ImageMeasurer,
+    load_measurements,
+    save_measurements,
+)
+from synth.images.transform import Transform
 from synth.privacy.accounting import compose_mu, compose_replace_one_mu, epsilon_of
 from synth.privacy.image_budget import MEANS, SECOND_MOMENTS, SHARES, plan_images
+from synth.privacy.noise import NoiseSource
 from synth.privacy.pld import epsilon_of as epsilon_with_dp_sgd
+
+
+class Seeded(NoiseSource):
+    """The noise of a test that fails always or never."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def standard_normal(self, count: int) -> np.ndarray:
+        return self.rng.standard_normal(count)
+
 
 FORMS = (
     ImageFormat(height=8, width=8),
@@ -175,6 +195,27 @@ def test_fewer_pictures_get_fewer_coefficients(toy: Any) -> None:
     few = toy(form, limit=200, epsilon=10).measure(random_pictures(form, 20, 7), [0] * 20)[1]
     many = toy(form, limit=200, epsilon=10).measure(random_pictures(form, 900, 7), [0] * 900)[1]
     assert 1 <= few.features < many.features <= 200
+
+
+def test_noise_does_not_move_the_clipping_length_far() -> None:
+    """The end of the tail of 4,000 lengths drowns in noise at ε = 1, their median does not."""
+    transform, rng = Transform(ImageFormat(height=8, width=8), limit=24), np.random.default_rng(9)
+    coefficients = transform.coefficients(random_pictures(transform.form, 4000, 9))
+    labels = np.arange(4000) % 10
+    found = []
+    for _ in range(12):
+        measured = ImageMeasurer(
+            read=lambda: [(labels, coefficients)],
+            transform=transform,
+            classes=10,
+            plan=plan_images(epsilon=1.0, delta=1e-5),
+            noise=Seeded(rng),
+            charge=lambda _: None,
+        ).measure()
+        x = (coefficients[:, : measured.features] / 4096 - measured.centres[labels]) * measured.weight
+        found.append(measured.clip / float(np.median(np.linalg.norm(x, axis=1))))
+    # A bin is a fourth of a halving, and a picture's length may lie anywhere in it.
+    assert min(found) > 0.8 and max(found) < 1.5, found
 
 
 def test_measurements_are_saved_whole(toy: Any, tmp_path: Any) -> None:
