@@ -124,7 +124,7 @@ class TestTwoProcesses:
             started.append((those.count, torch.distributed.get_world_size()))
             finite(weights, those)
 
-        monkeypatch.setattr("synth.tables.refine.refuse_apart", looking)
+        monkeypatch.setattr("synth.refinement.refuse_apart", looking)
         if sealed:
             monkeypatch.setenv("SYNTH_WORKING_KEY", "0badc0de" * 8)
             refined.schema |= {"privacy_unit": "patient_nbr", "max_rows_per_person": 2}

@@ -187,7 +187,7 @@ def idat_of(png: bytes) -> list[bytes]:
         ({"source": {"folder": "gone", "labels": "labels.csv"}}, {}, "no such folder", 2),
         ({}, {"target": {"name": "label", "classes": CLASSES}}, "column label is missing", 2),
         ({}, {"privacy_unit": "person"}, "column person is missing", 2),
-        ({"synthesizer": {"critic_share": 0.5}}, {}, "for tables alone", 2),
+        ({"synthesizer": {"critic_share": 1}}, {}, "should be below 1 for images", 2),
         ({"privacy": {"epsilon": 1, "delta": 0.01}}, {}, "promises too little", 3),
     ],
 )
