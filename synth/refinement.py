@@ -27,10 +27,10 @@ from synth.config import Critic as CriticConfig
 from synth.config import Run
 from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic
 from synth.privacy.dp_sgd.noising import split_like
-from synth.privacy.dp_sgd.processes import sum_over_processes, wait_for_all
+from synth.privacy.dp_sgd.processes import sum_over_processes
 from synth.privacy.events import Event, PoissonGaussianEvent
 from synth.run_folder import CRITIC, RunFolder
-from synth.tables.ranks import Ranks, joined, refuse_apart, strategy_of
+from synth.tables.ranks import Ranks, join, refuse_apart, strategy_of
 from synth.tables.train import quiet_lightning
 
 logger = logging.getLogger(__name__)
@@ -210,16 +210,17 @@ def train(
     """Build the two sides and take all steps: the averaged generator, on the CPU, and both sides as they ended.
 
     `charge` is called once whatever can be refused has been, and before the first person is drawn. Each of several
-    processes (`ranks`) calls this with the same rows, and draws from its own share of the people; one of them charges.
+    processes (`ranks`) calls this with the same rows, and draws from its own share of the people; the run's own
+    process, which is none of them, charges.
     """
-    with threads_of(settings), joined(ranks):
+    with threads_of(settings):
         module = build()
         charge()
-        wait_for_all()
+        join(ranks)
         with quiet_lightning():
             _trainer(settings, len(batches), precision, ranks).fit(module, batches)
         module.private.refuse_unfinished()
-        refuse_apart(module.average.parameters(), ranks)
+        refuse_apart([*module.average.parameters(), *module.critic.parameters()], ranks)
     return module.average.cpu().eval().requires_grad_(True), module
 
 

@@ -1,23 +1,29 @@
-"""One more process that refines beside the run's own: python -m synth.tables.companion, told by its standard input.
-
-What it prints is read by nobody: an error would quote what it has in hand.
-"""
+"""One of several processes that refine a run: python -m synth.tables.companion, which `synth.tables.ranks` talks to."""
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import sys
 
 import torch
 
+from synth.privacy.boundary import guarded
 from synth.run_folder import RunFolder, private_umask
-from synth.tables.ranks import told
+from synth.tables.ranks import Told
 from synth.tables.stages import refine_beside
 
 if __name__ == "__main__":
-    folder, rank = told()
+    told = Told()
     private_umask()
     torch.manual_seed(secrets.randbits(63))  # other generated rows than the other processes; no noise comes from it
-    refine_beside(RunFolder(folder), rank)
-    # Threads of gloo that still run when the interpreter is taken down abort it now and then.
-    os._exit(0)
+    folder = RunFolder(told.folder)
+    progress = logging.getLogger("synth.refinement")
+    progress.addHandler(logging.StreamHandler(sys.stdout))
+    progress.setLevel(logging.INFO)
+    try:
+        with guarded("refine", folder.internal):
+            told.end(refine_beside(folder, told.rank, wait=told.wait_to_go))
+    finally:
+        os._exit(1)  # whoever has failed is not taken down either: see `synth.tables.ranks`

@@ -1,24 +1,30 @@
 """Processes of this machine that train one model together, under Lightning's DDP: how they start, meet and end.
 
-The run's own process is the first, rank 0. It starts the others, which are told a folder and their rank, and end when
-it does. All meet in a file of the run's private folder and speak over the loopback interface alone (gloo), or as NCCL
-does between GPUs. What they say is not encrypted: gloo as PyTorch ships it cannot.
+The run's own process is none of them. It starts them, tells each a folder and its rank, lets them go once it has
+charged, and ends them; they end by themselves when it does. All meet in a file of the run's private folder and speak
+over the loopback interface alone (gloo), or as NCCL does between GPUs. What they say is not encrypted: gloo as PyTorch
+ships it cannot.
+
+A process group is never taken down, its process is: gloo's threads may want Python's lock while their group, which is
+being freed under that lock, waits for them.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from selectors import EVENT_READ, DefaultSelector
+from typing import IO, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -29,10 +35,11 @@ from torch import Tensor
 import synth
 from synth.errors import SynthError, UserError
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = timedelta(hours=1)
 """The longest that one process may be behind another. One that ends is noticed at once."""
-END_SECONDS = 60.0
-READY = b"ready\n"
+READY, GO, DONE, PROGRESS = b"ready\n", b"go\n", b"done ", b"refine: "
 
 
 @dataclass(frozen=True)
@@ -63,99 +70,122 @@ def accelerator_of(asked: Literal["auto", "cpu", "gpu"], processes: int) -> Lite
     return "cpu"
 
 
-@contextmanager
-def companions(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Start the other processes of a run (`synth.tables.companion`) and see them end well. What they print is nobody's.
+def together(folder: Path, count: int, *, charge: Callable[[], None]) -> Mapping[str, Any]:
+    """Have so many processes refine the run in a folder (`synth.tables.companion`); what the first has to tell.
 
-    Raises SynthError when one of them fails. They end with this process, and with an error in it.
+    `charge` is called when all have started, and before any of them draws. Raises SynthError when one of them fails.
     """
     started: list[subprocess.Popen[bytes]] = []
     # The folder of this very package, whatever the environment says; -P keeps the working folder out.
     home = str(Path(synth.__file__).parents[1])
     paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     try:
-        for rank in range(1, ranks.count):
+        for rank in range(count):
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "synth.tables.companion"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # an error would quote what is in hand
+                bufsize=0,
                 env=os.environ | {"PYTHONPATH": paths},
             )
             started.append(process)
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # told below, where nothing comes back
-                process.stdin.write(json.dumps([str(folder), rank]).encode() + b"\n")
-                process.stdin.flush()
+            _tell(process, json.dumps([str(folder), rank]).encode() + b"\n")
+        if any(_said(process).readline() != READY for process in started):
+            raise SynthError("refine: one of the critic's processes has not started; is there memory for all of them?")
+        charge()
         for process in started:
-            assert process.stdout is not None
-            if process.stdout.readline() != READY:
-                raise SynthError("one of the critic's processes has not started; is there memory enough for all?")
-        yield
-        if any(process.wait(END_SECONDS) for process in started):
-            raise SynthError("one of the critic's processes has failed")
+            _tell(process, GO)
+        return _end([_said(process) for process in started])
     finally:
         for process in started:
             process.kill()
             process.communicate()
 
 
-def told() -> tuple[Path, int]:
-    """Of a process that `companions` has started: the run's folder and its rank. It ends when the run's does."""
+def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended, which is seen where it should answer
+        process.stdin.write(line)
+
+
+def _said(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout is not None
+    return process.stdout
+
+
+def _end(said: Sequence[IO[bytes]]) -> Mapping[str, Any]:
+    """What the first process says last, once all have ended well; its progress is told on the way.
+
+    Raises SynthError as soon as one of them is silent for good: another may wait for it, and would for long.
+    """
+    found: dict[int, Mapping[str, Any]] = {}
+    with DefaultSelector() as waiting:
+        for rank, stream in enumerate(said):
+            waiting.register(stream, EVENT_READ, rank)
+        while len(found) < len(said):
+            for key, _ in waiting.select():
+                line = said[key.data].readline()
+                if line.startswith(DONE):
+                    found[key.data] = json.loads(line.removeprefix(DONE))
+                    waiting.unregister(key.fileobj)
+                elif not line:
+                    raise SynthError("refine: one of the critic's processes has failed; see the run's internal folder")
+                elif key.data == 0 and line.startswith(PROGRESS):  # gloo has something to say, too
+                    logger.info("%s", line.decode().rstrip())
+    return found[0]
+
+
+class Told:
+    """One of those processes, as it sees itself: what it was told, and what it says."""
+
+    def __init__(self) -> None:
+        folder, self.rank = json.loads(_line())
+        self.folder = Path(folder)
+
+    def wait_to_go(self) -> None:
+        """Say that all is ready. From here on the process ends when the run's does."""
+        os.write(1, READY)
+        if _line() != GO:
+            os._exit(1)
+        threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+    @staticmethod
+    def end(found: Mapping[str, Any]) -> None:
+        """Say what was found, and end as it is."""
+        os.write(1, DONE + json.dumps(found).encode() + b"\n")
+        os._exit(0)
+
+
+def _line() -> bytes:
+    """A line of standard input, and no byte more; the process ends where there is none."""
     line = b""
     while not line.endswith(b"\n"):
         if not (byte := os.read(0, 1)):
             os._exit(1)
         line += byte
-    folder, rank = json.loads(line)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    return Path(folder), int(rank)
+    return line
 
 
-def ready() -> None:
-    """Of such a process: tell that it is about to join the others."""
-    os.write(1, READY)
-
-
-def _end_with_parent() -> None:
+def _end_with_the_run() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
 
 
-@contextmanager
-def joined(ranks: Ranks) -> Iterator[None]:
-    """Be one of the processes; nothing where there is no other."""
+def join(ranks: Ranks) -> None:
+    """Be one of the processes, for good; nothing where there is no other."""
     if ranks.count == 1:
-        yield
         return
-    before = {name: os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
-    os.environ.update(dict.fromkeys(before, _loopback()))
-    hook = sys.excepthook  # PyTorch puts one of its own there, and leaves it
-    try:
-        dist.init_process_group(
-            "nccl" if ranks.accelerator == "gpu" else "gloo",
-            init_method=f"file://{ranks.meeting}",
-            rank=ranks.rank,
-            world_size=ranks.count,
-            timeout=PATIENCE,
-        )
-        try:
-            yield
-        finally:
-            dist.destroy_process_group()
-    finally:
-        sys.excepthook = hook
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _loopback() -> str:
-    """The name of the interface: lo, or lo0."""
-    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))  # lo, or lo0
+    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    dist.init_process_group(
+        "nccl" if ranks.accelerator == "gpu" else "gloo",
+        init_method=f"file://{ranks.meeting}",
+        rank=ranks.rank,
+        world_size=ranks.count,
+        timeout=PATIENCE,
+    )
 
 
 def strategy_of(ranks: Ranks) -> DDPStrategy | Literal["auto"]:

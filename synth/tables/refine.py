@@ -107,7 +107,7 @@ def refine(
     """Refine fitted generators against a private critic. `charge` is called before the first person is drawn.
 
     Each of several processes (`ranks`) calls this with the same rows, and draws from its own share of the people. All
-    have the same generators in the end. One of them charges.
+    have the same generators in the end.
     """
     encoding = encoding_of(measured)
     average, module = train(

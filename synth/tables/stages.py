@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,14 @@ from synth.tables.layout import Layout
 from synth.tables.measure import Measurer
 from synth.tables.measurements import Measurements, load_measurements, save_measurements
 from synth.tables.model import TableModel
-from synth.tables.ranks import Ranks, accelerator_of, companions, ready
-from synth.tables.refine import FAKES, BinnedRows, bin_rows, binned_rows
+from synth.tables.ranks import Ranks, accelerator_of, together
+from synth.tables.refine import FAKES, BinnedRows, Refined, bin_rows, binned_rows
 from synth.tables.refine import refine as refine_generators
 from synth.tables.rows import sample_rows_by
 from synth.tables.rules import rules_of
 from synth.tables.train import LATENT_SIZE, FitSettings, fit, settings_of
 from synth.tables.workers import HERE, Workers
+from synth.working_file import working_key
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ EXACT_SCORE = "held_out_exact.json"
 """The pair without noise: for the steward alone."""
 MEETING = "meeting"
 """Where the processes that share a critic find each other."""
+REFINED = "refined"
+"""The model as they have refined it, until the run takes it."""
 
 
 def encode(folder: RunFolder) -> None:
@@ -191,13 +195,17 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     event, recipe = plan_run(run)[1].critic, run.critic
     if event is None:
         return
-    ranks = ranks_of(run, meeting=folder.private / MEETING)
     measured, model = load_measurements(folder.private), TableModel.load(folder.model)
-    private = _bin_rows(folder, measured)
-    settings, config = _refine_settings(run, event, measured)
     draw = charging(folder, charge, event)
-    with companions(folder.path, ranks):
-        refined = refine_generators(model.members, measured, private, settings, config, charge=draw, ranks=ranks)
+    settings, config = _refine_settings(run, event, measured)
+    if ranks_of(run).count == 1:
+        private = _bin_rows(folder, measured)
+        refined = refine_generators(model.members, measured, private, settings, config, charge=draw)
+    else:
+        if working_key() is None:  # else each of them has the rows in memory
+            _bin_rows(folder, measured)
+        found = together(folder.path, ranks_of(run).count, charge=draw)
+        refined = Refined(TableModel.load(folder.private / REFINED).members, **found)
     replace(model, members=refined.members).save(folder.model)
     critic = TableCriticFacts(
         share=run.config.synthesizer.share_of_critic,
@@ -222,21 +230,25 @@ def ranks_of(run: Run, *, rank: int = 0, meeting: Path | None = None) -> Ranks:
     return Ranks(rank, count, accelerator_of(asked.accelerator, count), meeting)
 
 
-def refine_beside(folder: RunFolder, rank: int) -> None:
-    """What a further process does while `refine` is at work: the same, with its own share of the people."""
+def refine_beside(folder: RunFolder, rank: int, *, wait: Callable[[], None]) -> Mapping[str, Any]:
+    """What one of several processes does to refine a run; what it has to tell. Its first one saves the refined model.
+
+    It waits before it draws: the run charges.
+    """
     run = folder.run()
     event = plan_run(run)[1].critic
     assert event is not None
-    measured, members = load_measurements(folder.private), TableModel.load(folder.model).members
-    if folder.bins.exists():
-        read = functools.partial(read_codes, folder.codes)
-        private = binned_rows(folder.bins, read, person=_person_key(run))
-    else:  # sealed: in memory alone
-        private = _bin_rows(folder, measured)
+    measured, model = load_measurements(folder.private), TableModel.load(folder.model)
     settings, config = _refine_settings(run, event, measured)
-    ready()
+    if working_key() is None:
+        private = binned_rows(folder.bins, functools.partial(read_codes, folder.codes), person=_person_key(run))
+    else:
+        private = _bin_rows(folder, measured)
     ranks = ranks_of(run, rank=rank, meeting=folder.private / MEETING)
-    refine_generators(members, measured, private, settings, config, charge=lambda: None, ranks=ranks)
+    refined = refine_generators(model.members, measured, private, settings, config, charge=wait, ranks=ranks)
+    if rank == 0:
+        replace(model, members=refined.members).save(folder.private / REFINED)
+    return {"chi": refined.chi, "critic_parameters": refined.critic_parameters}
 
 
 def _bin_rows(folder: RunFolder, measured: Measurements) -> BinnedRows:

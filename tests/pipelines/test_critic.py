@@ -21,6 +21,7 @@ from synth.privacy import budget
 from synth.privacy.ledger import Ledger
 from synth.privacy.pld import epsilon_of
 from synth.tables.model import TableModel
+from synth.working_file import SEALED, VARIABLE
 
 STEPS = 6
 
@@ -109,33 +110,25 @@ def test_people_with_several_rows(refined: Any, synth: Any, monkeypatch: pytest.
 
 
 class TestTwoProcesses:
-    @pytest.mark.parametrize("sealed", [False, True])
-    def test_train_one_critic(
-        self, refined: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch, sealed: bool
-    ) -> None:
-        """Which also have the same weights in the end: a run whose processes have not fails."""
-        from synth.tables import ranks
+    def test_train_one_critic(self, refined: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which also have the same weights in the end, to the last bit: a run whose processes have not fails."""
+        from synth.tables import stages
 
-        lay: set[str] = set()
-        finite, started = ranks.refuse_apart, []
+        counts, together = [], stages.together
 
-        def looking(weights: Any, those: Any) -> None:
-            lay.update(path.name for path in those.meeting.parent.iterdir())
-            started.append((those.count, torch.distributed.get_world_size()))
-            finite(weights, those)
+        def counting(folder: Path, count: int, **named: Any) -> Any:
+            counts.append(count)
+            found = together(folder, count, **named)
+            assert {"bins.npy", "meeting", "refined"} <= {path.name for path in (folder / "private").iterdir()}
+            return found
 
-        monkeypatch.setattr("synth.refinement.refuse_apart", looking)
-        if sealed:
-            monkeypatch.setenv("SYNTH_WORKING_KEY", "0badc0de" * 8)
-            refined.schema |= {"privacy_unit": "patient_nbr", "max_rows_per_person": 2}
-        refined.write()
+        monkeypatch.setattr(stages, "together", counting)
         alone = events_of(load_run(refined.run_yaml))
         refined.run["synthesizer"]["critic"]["processes"] = 2
         refined.write()
         assert events_of(load_run(refined.run_yaml)) == alone  # who does the work is nothing to the cost
         bundle = quick_run(refined.run_yaml)
-        assert started == [(2, 2)]
-        assert ("bins.npy" in lay) == (not sealed) and "meeting" in lay
+        assert counts == [2]
         account = Ledger.open(refined.ledger_url).population("clinic-patients")
         assert account is not None and account.charged[0].spent == tuple(alone)
         assert statement_of(bundle)["events"][-1]["steps"] == STEPS
@@ -156,31 +149,33 @@ class TestTwoProcesses:
     def test_one_that_is_lost_fails_the_run_which_stays_spent(
         self, refined: Any, quick_run: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second process is killed in the first one's second step, which then waits for it in vain."""
+        """The second is killed as soon as it may begin, before the two have met. Rows are sealed, and of persons."""
         from pipelines.flow import Stopped  # Prefect reads its home when it is imported
-        from synth.privacy.dp_sgd import PrivateCritic
+        from synth.tables import ranks
 
-        step, popen, started = PrivateCritic.private_step, subprocess.Popen, []
+        tell, started = ranks._tell, []
 
-        def start(*arguments: Any, **named: Any) -> Any:
-            started.append(popen(*arguments, **named))
-            return started[-1]
-
-        def kills(self: Any, columns: Any, **named: Any) -> None:
-            if self.steps_taken == 1:
-                started[-1].kill()
-            step(self, columns, **named)
+        def kills(process: Any, line: bytes) -> None:
+            tell(process, line)
+            if line != ranks.GO:
+                started.append(process)
+            elif process is started[1]:
+                process.kill()
+                (private,) = refined.out.glob("*/private")
+                assert not (private / "bins.npy").exists()
+                assert (private / "encoded.arrow").read_bytes()[: len(SEALED)] == SEALED
 
         refined.run["synthesizer"]["critic"]["processes"] = 2
+        refined.schema |= {"privacy_unit": "patient_nbr", "max_rows_per_person": 2}
         refined.write()
-        monkeypatch.setattr("synth.tables.ranks.subprocess.Popen", start)
-        monkeypatch.setattr(PrivateCritic, "private_step", kills)
+        monkeypatch.setenv(VARIABLE, "0badc0de" * 8)
+        monkeypatch.setattr(ranks, "_tell", kills)
         with pytest.raises(Stopped) as stop:
             quick_run(refined.run_yaml)
-        assert str(stop.value.reason).startswith("refine failed with RuntimeError; its text is withheld")
+        assert str(stop.value.reason).startswith("refine: one of the critic's processes has failed")
         account = Ledger.open(refined.ledger_url).population("clinic-patients")
         assert account is not None and budget.CRITIC in {event.name for event in account.charged[0].spent}
-        assert not list(refined.out.rglob("bins.npy")) and not list(refined.out.glob("*/bundle"))
+        assert not list(refined.out.glob("*/private")) and not list(refined.out.glob("*/bundle"))
         assert all(process.poll() is not None for process in started)
 
 

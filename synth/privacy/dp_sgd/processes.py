@@ -18,9 +18,3 @@ def sum_over_processes(values: Tensor) -> Tensor:
     if rank_and_world_size()[1] > 1:
         dist.all_reduce(values)
     return values
-
-
-def wait_for_all() -> None:
-    """Go on when every process has come this far."""
-    if rank_and_world_size()[1] > 1:
-        dist.barrier()

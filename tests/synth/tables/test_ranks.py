@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 
 from synth.errors import SynthError, UserError
-from synth.tables import ranks
-from synth.tables.ranks import Ranks, accelerator_of, companions, joined, refuse_apart
+from synth.tables.ranks import Ranks, accelerator_of, join, refuse_apart, strategy_of, together
 
 
 @pytest.mark.parametrize(
@@ -43,13 +42,15 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_process_that_does_not_start_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(SynthError, match="has not started"), companions(tmp_path, Ranks(count=2)):
-        raise AssertionError("began without it")
+    charged: list[int] = []
+    with pytest.raises(SynthError, match="has not started"):
+        together(tmp_path, 2, charge=lambda: charged.append(1))
+    assert not charged
 
 
-def test_whoever_is_alone_meets_nobody(tmp_path: Path) -> None:
-    with companions(tmp_path, Ranks()), joined(Ranks()):
-        assert not dist.is_initialized()
+def test_whoever_is_alone_meets_nobody() -> None:
+    join(Ranks())
+    assert not dist.is_initialized() and strategy_of(Ranks()) == "auto"
     refuse_apart([torch.ones(2)], Ranks())
 
 
@@ -59,31 +60,31 @@ def test_weights_that_are_no_numbers_are_refused(bad: float) -> None:
         refuse_apart([torch.ones(3), torch.tensor([1.0, bad])], Ranks())
 
 
-SECOND = """
+ONE_OF_TWO = """
 import os, sys, torch
 from pathlib import Path
 from synth.errors import SynthError
-from synth.tables.ranks import Ranks, joined, refuse_apart
-ranks = Ranks(1, 2, "cpu", Path(sys.argv[1]))
-with joined(ranks):
-    refuse_apart([torch.ones(3)], ranks)
-    try:
-        refuse_apart([torch.ones(2), 1 + torch.full((1,), 2.0**-23)], ranks)
-    except SynthError as error:
-        print(error, flush=True)
+from synth.tables.ranks import Ranks, join, refuse_apart
+rank = int(sys.argv[2])
+ranks = Ranks(rank, 2, "cpu", Path(sys.argv[1]))
+join(ranks)
+refuse_apart([torch.ones(3)], ranks)
+print("as one", flush=True)
+try:
+    refuse_apart([torch.ones(2), 1 + rank * torch.full((1,), 2.0**-23)], ranks)
+except SynthError as error:
+    print(error, flush=True)
 os._exit(0)
 """
 
 
-def test_processes_that_differ_in_one_bit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "as it was")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
-    hook, mine = sys.excepthook, Ranks(0, 2, "cpu", tmp_path / "meeting")
-    second = subprocess.Popen([sys.executable, "-c", SECOND, str(mine.meeting)], stdout=subprocess.PIPE, text=True)
-    with joined(mine):
-        assert dist.get_backend() == "gloo" and dist.get_world_size() == 2
-        for _ in range(2):
-            refuse_apart([torch.ones(3)], mine)
-    assert "come apart" in second.communicate()[0]
-    assert ranks.os.environ["GLOO_SOCKET_IFNAME"] == "as it was" and "NCCL_SOCKET_IFNAME" not in ranks.os.environ
-    assert sys.excepthook is hook and not dist.is_initialized()
+def test_processes_that_differ_in_one_bit_are_refused(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, str(tmp_path / "meeting"), str(rank)], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    first, second = (process.communicate()[0] for process in both)
+    assert "as one\n" in first and "as one\n" in second
+    assert "come apart" in second and "come apart" not in first
