@@ -233,7 +233,7 @@ def page(found: list[dict[str, str]]) -> str:
         )
     if any(line["source"] == "PostgreSQL" for line in found):
         lines.append(
-            "From a database most of the encoding is making a Python value of every cell, and Arrow arrays of those; "
+            "From a database a row comes as one value of Python, whose cells Arrow takes apart column by column; "
             "the counting passes read the same encoded file whatever the source is.\n"
         )
     return "\n".join(lines)
