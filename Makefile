@@ -1,6 +1,6 @@
 # make help shows the targets. PYTHON=… picks the interpreter (3.11, 3.12 or 3.13).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock sbom clean
+.PHONY: help demo test check bench lock sbom image clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCH ?=
+ENGINE ?= $(shell for p in podman docker buildah; do command -v $$p && break; done)
+BUILD ?= $(if $(filter-out 0,$(shell id -u)),--build-arg UID=$(shell id -u))
 OF ?= $(VENV)
 
 help:  ## this list
@@ -39,6 +41,10 @@ sbom: $(VENV)/.installed-dev  ## build/sbom.json: the packages of .venv, or OF=P
 	@mkdir -p build
 	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate -o build/sbom.json $(OF)
 	@echo build/sbom.json
+
+image: requirements.txt  ## a worker's container image by podman, docker or buildah: ENGINE=… BUILD="--build-arg UID=10001"
+	@test -n "$(ENGINE)" || { echo "no podman, docker or buildah on PATH; name one: make image ENGINE=/path/to/podman" >&2; exit 2; }
+	@$(ENGINE) build --file Containerfile --tag "dp-synth:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" $(BUILD) .
 
 clean:  ## remove what the targets made, except the virtual environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -30,7 +30,7 @@ from synth.schema import load_schema
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = ("support2", "adult", "pbcseq")
-TARGETS = ("demo", "test", "check", "bench", "lock", "sbom", "clean", "help")
+TARGETS = ("demo", "test", "check", "bench", "lock", "sbom", "image", "clean", "help")
 # Spelled in pieces, so that this file does not mention what it looks for.
 MACHINE_PATHS = tuple("/" + rest for rest in ("work/", "root/", "tmp/dev"))
 

@@ -87,7 +87,8 @@ def test_a_bill_of_materials_is_made_and_checked(tmp_path: Path) -> None:
 
 def test_the_containerfile_installs_as_the_lock_says_and_copies_what_is_there() -> None:
     lines = (REPOSITORY / "Containerfile").read_text().splitlines()
-    installs = [line.removeprefix("RUN ").removesuffix(" && pip check") for line in lines if line.startswith("RUN pip")]
+    steps = [step for line in lines if line.startswith("RUN ") for step in line.removeprefix("RUN ").split(" && ")]
+    installs = [step for step in steps if step.startswith("pip install")]
     assert installs == re.findall(r"^#     (pip install .*)$", LOCK, re.MULTILINE)
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
     assert all((REPOSITORY / name).exists() for name in copied)
@@ -96,6 +97,9 @@ def test_the_containerfile_installs_as_the_lock_says_and_copies_what_is_there() 
         name.partition(".")[0].rstrip("*") for name in settings["tool"]["setuptools"]["packages"]["find"]["include"]
     }
     assert packages <= copied
+    # Of this folder an engine sees what is copied, and neither data nor keys that lie in it.
+    ignored, *let_in = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
+    assert ignored == "*" and {line[1:] for line in let_in if line[0] == "!"} == copied
     assert {settings["project"]["readme"]} <= copied
 
 
