@@ -20,6 +20,7 @@ from synth.images.pictures import PrivatePictures
 from synth.images.refine import LADDER, Pace, PictureRefinement, moment_distance, refine
 from synth.images.sample import draw_pixels
 from synth.privacy.dp_sgd import DpSgdConfig
+from synth.privacy.noise import NoiseSource
 from synth.refinement import RefineSettings
 
 SETTINGS = RefineSettings(
@@ -81,6 +82,10 @@ def edges(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def learned(toy: Any, image_schema: Callable[..., ImageSchema]) -> tuple[ImageModel, ImageMeasurements, Any]:
+    return learned_by(toy, image_schema)
+
+
+def learned_by(toy: Any, image_schema: Callable[..., ImageSchema]) -> tuple[ImageModel, ImageMeasurements, Any]:
     schema = image_schema(classes=2)
     pixels, labels = edges(600)
     run = toy(schema.image, classes=2, epsilon=20, limit=10, batch=300)
@@ -185,11 +190,23 @@ def test_a_persons_pictures_weigh_as_one(learned: Learned) -> None:
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-6)
 
 
-def test_a_critic_teaches_what_was_not_measured(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is drawn, noise included, comes from one seed."""
+    drawn = np.random.default_rng(1)
+    monkeypatch.setattr(NoiseSource, "_uniform", lambda self, count: 1 - drawn.random(count))
+    monkeypatch.setattr("synth.refinement.secrets.randbits", lambda bits: 1)
+    torch.manual_seed(1)
+
+
+@pytest.mark.usefixtures("seeded")
+def test_a_critic_teaches_what_was_not_measured(
+    toy: Any, image_schema: Callable[..., ImageSchema], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ten lowest frequencies blur the edges. The critic sharpens them, and the measured moments stay."""
-    model, measured, private = learned
+    model, measured, private = learned_by(toy, image_schema)
     monkeypatch.setattr("synth.images.refine.FAKES", 128)
-    config = DpSgdConfig(sample_rate=0.3, steps=150, expected_batch_size=180, max_grad_norm=1, noise_multiplier=0.01)
+    config = DpSgdConfig(sample_rate=0.3, steps=300, expected_batch_size=180, max_grad_norm=1, noise_multiplier=0.01)
     settings = replace(SETTINGS, learning_rate=2e-3, hidden_size=64)
     refined = refine(model, measured, private, settings, config, charge=lambda: None)
     real = private.pixels[private.labels == 0].mean(axis=0).reshape(8, 8) / 255
@@ -201,5 +218,5 @@ def test_a_critic_teaches_what_was_not_measured(learned: Learned, monkeypatch: p
         return float(np.sqrt(np.square(made.mean(axis=0)[..., 0] / 255 - real).mean()))
 
     assert blur(None) > 0.08
-    assert blur(refined.residual) < 0.06
-    assert refined.drift < 1
+    assert blur(refined.residual) < 0.05  # .02 to .03 with each of four seeds
+    assert refined.drift < 2
