@@ -258,7 +258,7 @@ class TestDrawn:
             (["a<=2", "b>=8"], lambda a, b, t: a is not None and a <= 2 and b >= 8),
             (["t=-1|3|", "a=1|6"], lambda a, b, t: t in (-1, 3, None) and a in (1, 6)),
         ],
-        ids=str,
+        ids=["total", "total and part", "part", "parts", "several values"],
     )
     def test_conditions_on_parts_and_total(self, where: list[str], meets: Callable[..., bool]) -> None:
         """Every bin by itself a value, so that the states decide all."""
