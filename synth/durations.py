@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from synth.errors import UserError
 from synth.files import write_whole
 from synth.privacy.boundary import HasInternal
 
@@ -61,17 +62,25 @@ _under_way: ContextVar[_Started | None] = ContextVar("_under_way", default=None)
 
 
 def timed(work: Callable[Concatenate[Folder, P], T]) -> Callable[Concatenate[Folder, P], T]:
-    """A stage that leaves how long it took, also when it fails. Its first argument is the run's folder."""
+    """A stage that leaves how long it took, also when it fails. Its first argument is the run's folder.
+
+    Of one that is refused (UserError) nothing is left: a run that has its bundle already stays as it was.
+    """
 
     @functools.wraps(work)
     def stage(folder: Folder, /, *args: P.args, **kwargs: P.kwargs) -> T:
         started = _Started(work.__name__, _clock(), _cpu_seconds())
         token = _under_way.set(started)
+        refused = False
         try:
             return work(folder, *args, **kwargs)
+        except UserError:
+            refused = True
+            raise
         finally:
             _under_way.reset(token)
-            _keep(folder.internal, (*noted_in(folder.internal), started.until_now()))
+            if not refused:
+                _keep(folder.internal, (*noted_in(folder.internal), started.until_now()))
 
     return stage
 

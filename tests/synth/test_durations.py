@@ -10,6 +10,7 @@ import pytest
 
 from synth import durations
 from synth.durations import FILE, Duration, noted_in, so_far, timed
+from synth.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ def test_each_time_is_noted(folder: Folder) -> None:
     works(folder, 4)
     assert noted_in(folder.internal) == tuple(Duration(stage, 1, 0.5, 7) for stage in ("works", "fails", "works"))
     assert stat.S_IMODE((folder.internal / FILE).stat().st_mode) == 0o600
+
+
+def test_a_refusal_leaves_what_was_noted(folder: Folder) -> None:
+    @timed
+    def refused(folder: Folder) -> None:
+        raise UserError("the run is finished")
+
+    works(folder, 1)
+    with pytest.raises(UserError, match="finished"):
+        refused(folder)
+    assert noted_in(folder.internal) == so_far(folder.internal) == (Duration("works", 1, 0.5, 7),)
 
 
 def test_a_stage_under_way_counts_so_far(folder: Folder) -> None:

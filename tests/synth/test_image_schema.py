@@ -129,7 +129,8 @@ def test_tables_are_still_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "error", "words"),
     [
-        ("synthesizer: {critic_share: .5}", NotBuiltYet, "critic_share above 0 is offered for tables"),
+        ("synthesizer: {critic_share: 1}", InvalidConfig, "critic_share: should be below 1"),
+        ("synthesizer: {critic_share: .5, critic: {processes: 2}}", NotBuiltYet, "processes"),
         ("synthesizer: {members: 2}", InvalidConfig, "synthesizer.members: is for tables"),
     ],
 )

@@ -149,7 +149,7 @@ class TestTheCritic:
     @given(SHAPES, st.floats(0.01, 0.99))
     def test_it_takes_its_share_of_what_bins_and_class_sizes_leave(self, shape: dict[str, Any], share: float) -> None:
         without = plan_table(**shape)
-        with patch.object(budget, "_critic", lambda *_, **__: EVENT):
+        with patch.object(budget, "critic_event", lambda *_, **__: EVENT):
             plan = plan_table(**shape, critic_share=share, critic_steps=3, critic_sample_rate=0.1)
         rest = {budget.SELECTION, *PAIRS}
         if shape["candidate_pairs"]:
@@ -161,7 +161,7 @@ class TestTheCritic:
             assert plan.one_way_noise**2 == pytest.approx(without.one_way_noise**2 / left)
 
     def test_all_of_it_leaves_no_pairs(self) -> None:
-        with patch.object(budget, "_critic", lambda *_, **__: EVENT):
+        with patch.object(budget, "critic_event", lambda *_, **__: EVENT):
             plan = planned(critic_share=1, critic_steps=3, critic_sample_rate=0.1, candidate_pairs=200)
         assert {event.name for event in plan.events} == {budget.FINE, budget.DETAIL, budget.ONE_WAY, EVENT.name}
         assert (plan.mu_pairs_by_class, plan.mu_pairs_summed, plan.selection) == (None, None, None)
