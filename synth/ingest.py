@@ -155,11 +155,12 @@ def _check_text(source: Path, schema: Schema) -> None:
 
     Otherwise each of its cells would be outside the domain, and the budget spent on whatever stands for those. One
     cell that reads suffices, and a handful that does not says nothing: single values follow the schema's rule.
-    Categories are not looked for: who writes the schema could so ask, uncharged, whether anybody has a given value.
+    Categories are not looked for: who writes the schema could so ask, uncharged, whether anybody has a given value. Nor
+    is a column with `missing_codes` looked at: what is left of it would answer how many have none of the given values.
     """
     from synth.tables.codec import codec_of
 
-    columns = [column for column in schema.learned_columns if column.kind in FORMS]
+    columns = [column for column in schema.learned_columns if column.kind in FORMS and not column.missing_codes]
     first = next(_read(source, schema, [column.name for column in columns]), None) if columns else None
     problems = []
     for column, array in zip(columns, first.slice(0, FIRST_CELLS).columns if first is not None else (), strict=False):

@@ -77,7 +77,8 @@ def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str,
     """
     declared = "column names, kinds, bounds, categories"
     of_text = (
-        "; of columns of text also whether any of the first cells reads as the declared number, date or truth value"
+        "; of columns of text without missing codes also whether any of the first cells reads as the declared number, "
+        "date or truth value"
     )
     if not isinstance(schema, Schema):
         declared = "the size, the channels and the range of values of the pictures"

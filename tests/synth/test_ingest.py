@@ -189,6 +189,9 @@ class TestHeader:
         check_header(write([*column, good]), declared)  # one that reads suffices
         check_header(write(column[1:]), declared)  # and a few that do not say nothing
         check_header(write(["NA"] * TELLING_CELLS), declared)
+        # With codes for missing values a refusal would tell how many have none of them, whatever these are.
+        coded = {"name": "a", "kind": kind, **KINDS[kind], "nullable": True, "missing_codes": ["?"]}
+        check_header(write(column), parse_schema({"dataset": "t", "columns": [coded, *AGE]}, file="s"))
         if kind == "datetime":
             pq.write_table(pa.table({"a": pa.array(column).dictionary_encode(), "age": range(len(column))}), path)
             assert "a date (2024-12-31" in refused(path, declared)

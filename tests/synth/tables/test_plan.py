@@ -12,7 +12,15 @@ from synth.privacy.budget import TablePlan
 from synth.schema import Schema
 from synth.tables.codec import codecs_of
 from synth.tables.layout import Layout, layout_of, plan_of
-from synth.tables.plan import MAX_CLASSES, MAX_MEMORY_BYTES, memory_bytes, most_bins, plan_columns, refuse_too_large
+from synth.tables.plan import (
+    MAX_CLASSES,
+    MAX_MEMORY_BYTES,
+    fits_as_matrices,
+    memory_bytes,
+    most_bins,
+    plan_columns,
+    refuse_too_large,
+)
 
 SchemaOf = Callable[..., Schema]
 
@@ -58,6 +66,14 @@ def test_memory_is_stated_before_the_start(schema_of: SchemaOf) -> None:
     assert 0 < sizes[0] < sizes[1] < MAX_MEMORY_BYTES
     for schema in (small, large):
         refuse_too_large(*room(schema))
+
+
+@pytest.mark.parametrize(
+    ("classes", "width", "as_matrices"), [(2, 1536, True), (2, 1537, False), (40, 900, True), (40, 1000, False)]
+)
+def test_a_wide_table_is_fitted_without_matrices(classes: int, width: int, as_matrices: bool) -> None:
+    """By its width, where pair by pair is faster, and by its memory: 28 bytes x (classes + 1) x width², of 1 GiB."""
+    assert fits_as_matrices(classes, width) is as_matrices
 
 
 def test_three_hundred_columns_fit(schema_of: SchemaOf) -> None:
