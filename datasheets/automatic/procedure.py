@@ -11,7 +11,6 @@ from datasheets.statements import (
     events_in_words,
     held_out_in_words,
     promise_in_words,
-    released,
     row_count_in_words,
 )
 from synth.privacy import budget
@@ -78,15 +77,13 @@ def _measurements(read: Reading) -> str:
         + "\n\nMechanism, sensitivity and noise of each release, over all its tables jointly:\n\n"
         + events_in_words(read)
     )
-    if released(read, budget.PAIRS_BY_CLASS) or released(read, budget.PAIRS_SUMMED):
-        text += (
-            "\n\nPair tables with more cells get less noise: with weight w = (bins of one column times"
-            " bins of the other)^(2/3), the noise standard deviation of a table in rows is the square"
-            " root of (the sum of w over the measured pairs, divided by the pair's own w), divided by"
-            " the release's sensitivity above, times the most rows a person has"
-            f" ({number(read('privacy.max_rows_per_person'))})."
-        )
-    return text
+    return text + (
+        "\n\nTables with more cells get less noise where the noise is stated in units of each table's own: with weight"
+        " w = cells^(2/3), the noise standard deviation of a table in rows is the square root of (the sum of w over the"
+        " tables of the release, divided by the table's own w), divided by the release's sensitivity above, times the"
+        f" most rows a person has ({number(read('privacy.max_rows_per_person'))}). A fine histogram of numbers or dates"
+        f" counts as {budget.SMOOTH_CELLS} cells at most, and tables by class as that of one class."
+    )
 
 
 def _bins(read: Reading) -> str:
@@ -97,9 +94,9 @@ def _bins(read: Reading) -> str:
         " density is a penalised cubic spline, fitted at the known noise level) with single values that stand out of"
         " it, grid cells with much mass stay alone and runs of light cells"
         " are merged until they stand out from the noise; levels too rare"
-        f" against the noise share one bin{between}. How values lie within a bin follows from the same curve, fitted"
-        " to both histograms of the column. Class sizes are the precision-weighted mean of the"
-        f" noised class totals, none below zero. {row_count_in_words(read)}"
+        f" against the noise are merged in runs, in their declared order{between}. How values lie within a bin"
+        " follows from the same curve, fitted to both histograms of the column. Class sizes are the precision-weighted"
+        f" mean of the noised class totals, none below zero. {row_count_in_words(read)}"
     )
 
 

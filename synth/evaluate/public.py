@@ -72,7 +72,7 @@ def public_scores(
     one_way = []
     for name in measured.bin_of_cell:
         noised = measured.one_way[name].sum(axis=0)
-        noise = measured.one_way_noise * math.sqrt(len(measured.class_sizes))
+        noise = measured.one_way_noise[name] * math.sqrt(len(measured.class_sizes))
         one_way.append(
             MarginalScore(
                 columns=(name,),

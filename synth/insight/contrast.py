@@ -65,11 +65,11 @@ def _by_class(measured: Measurements, model: TableModel, target: str) -> Contras
     kept = np.sort(kept[np.argsort(-sizes[kept], kind="stable")][:MOST_GROUPS])
     if len(kept) < 2:
         return None
-    noise = measured.one_way_noise / sizes[kept]
     shifts = []
     for name in model.encoding.names:
         if name != target:
             noised = measured.one_way[name][kept] / sizes[kept][:, None]
+            noise = measured.one_way_noise[name] / sizes[kept]
             people = sizes[kept] / model.schema.max_rows_per_person
             shifts.append(
                 _clearest(meaning_of(model, name), name, class_shares(model, name)[kept], noised, noise, people)

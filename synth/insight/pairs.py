@@ -30,7 +30,7 @@ def known_pairs(measured: Measurements, model: TableModel) -> tuple[PairFacts, .
             pair = (model.target, name)
             if name != model.target and frozenset(pair) not in known:
                 shares = class_shares(model, name) * model.class_share[:, None]
-                found.append(_pair(pair, shares, measured.one_way[name], measured.one_way_noise, measured, most))
+                found.append(_pair(pair, shares, measured.one_way[name], measured.one_way_noise[name], measured, most))
     return tuple(found)
 
 

@@ -7,10 +7,10 @@ choose *what* the later ones measure, never how much is spent: every event below
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from synth.errors import UserError
 from synth.privacy.accounting import compose_mu, mu_of
@@ -24,6 +24,8 @@ from synth.privacy.events import (
     half_range_of_choice,
 )
 
+Table = TypeVar("Table", bound=Hashable)
+
 MAX_PAIRS_WITHOUT_SELECTION = 100
 SELECTION_SHARE = 0.1
 """Share of the pairs' budget for choosing which of them are measured."""
@@ -31,6 +33,8 @@ BY_CLASS_SHARE = 0.6
 TARGET_BINS_SHARE = 0.02
 FINE_SHARE = 0.4
 """Share of the one-ways' budget for the fine histograms, which place the bins; the rest measures the bins."""
+SMOOTH_CELLS = 24
+"""A fine histogram of ordered cells gets the precision of so many at most: neighbours tell about each other."""
 
 FINE = "fine histograms and class sizes"
 DETAIL = "detail histograms (single values and digits)"
@@ -41,6 +45,9 @@ PAIRS_BY_CLASS = "pair tables by class"
 PAIRS_SUMMED = "pair tables over all classes"
 CRITIC = "critic trained by DP-SGD"
 ACCURACY = "right and wrong predictions on held-out people"
+
+CLASSES = ""
+"""The class sizes among the histograms; no column has an empty name."""
 
 HOLDOUT_FILE_SHARE = 0.02
 """Share of B for the score on a separate file of held-out people, who may have been learned from too."""
@@ -53,8 +60,9 @@ class TablePlan:
     """What a table run will release, and with how much noise; fixed before the first read.
 
     Attributes:
-        fine_noise: noise scale of a cell of a fine histogram, and of a class size (people).
-        one_way_noise: noise scale of a bin of a one-way histogram within a class (people).
+        fine_noise: noise scale of a cell of each column's fine histogram (people).
+        class_noise: noise scale of a class size (people).
+        mu_one_way: μ spent on the one-way histograms within classes.
         detail_noise: noise scale of a cell of a detail histogram (people); None without detail blocks.
         target_noise: noise scale of a numeric target's histogram; None for other targets.
         selection: the choice of the pairs that are measured; None when all are.
@@ -67,8 +75,9 @@ class TablePlan:
         releases: the releases that the model is learned from, in order.
     """
 
-    fine_noise: float
-    one_way_noise: float
+    fine_noise: Mapping[str, float]
+    class_noise: float
+    mu_one_way: float
     detail_noise: float | None
     target_noise: float | None
     selection: SelectionEvent | None
@@ -93,6 +102,21 @@ class TablePlan:
         return self.candidate_pairs if self.selection is None else self.selection.selections
 
 
+def precision_of(cells: float) -> float:
+    """Relative precision of a table: cells^(2/3) minimises the summed L1 error of several at a fixed budget."""
+    return float(cells ** (2.0 / 3.0))
+
+
+def noise_scales(cells: Mapping[Table, float], mu: float, rows_per_person: int) -> dict[Table, float]:
+    """Noise scale of each of several one-hot tables that cost `mu` together: the more cells, the more precise.
+
+    A person moves a table by `rows_per_person` at most, in L2, so the squares of that over the scales sum to μ².
+    """
+    weights = {key: precision_of(size) for key, size in cells.items()}
+    total = math.fsum(weights.values())
+    return {key: rows_per_person * math.sqrt(total / weight) / mu for key, weight in weights.items()}
+
+
 def one_way_share(epsilon: float, candidate_pairs: int) -> float:
     """Share of B for the one-way histograms: more when ε is small, or when there are too many pairs to measure."""
     if candidate_pairs == 0:
@@ -110,8 +134,9 @@ def plan_table(
     *,
     epsilon: float,
     delta: float,
-    histograms: int,
-    detail_blocks: int,
+    histograms: Mapping[str, int],
+    classes: int,
+    details: int,
     detail_weight: float,
     candidate_pairs: int,
     classes_known: bool,
@@ -128,9 +153,9 @@ def plan_table(
 
     Args:
         epsilon: the run's ε; delta: its δ.
-        histograms: columns that are measured, at least one; the class sizes are one more fine histogram.
-        detail_blocks: detail histograms over all classes.
-        detail_weight: precision of a detail histogram relative to a fine histogram.
+        histograms: the columns that are measured, at least one, and of how many cells each is thought to consist.
+        classes: how many class sizes there are: one more fine histogram.
+        details: detail histograms over all classes; detail_weight: precision of each, in units of `precision_of`.
         candidate_pairs: pairs of columns that could be measured.
         classes_known: False when a numeric target must first be cut into bins (charged).
         pairs_by_class: whether pairs are measured within classes too.
@@ -156,20 +181,25 @@ def plan_table(
     if critic_share > 0 and not candidate_pairs:
         # There are no pairs to share with, so the histograms take what the critic leaves.
         ones = total * (1 - critic_share * (1 - one_way_share(epsilon, 1)))
-    fine_noise = m * math.sqrt((histograms + 1 + detail_weight * detail_blocks) / (FINE_SHARE * ones))
-    events.append(_event(FINE, m * math.sqrt(histograms + 1), fine_noise))
+    # Tables that differ in their noise are one event, stated in units of each table's own noise.
+    cells = {CLASSES: classes, **histograms}
+    fine_weight = math.fsum(precision_of(size) for size in cells.values())
+    fine_part = fine_weight / (fine_weight + details * detail_weight)
+    mu_fine = math.sqrt(fine_part * FINE_SHARE * ones)
+    events.append(_event(FINE, mu_fine, 1.0))
+    noises = noise_scales(cells, mu_fine, m)
     detail_noise = None
-    if detail_blocks:
-        detail_noise = fine_noise / math.sqrt(detail_weight)
-        events.append(_event(DETAIL, m * math.sqrt(detail_blocks), detail_noise))
-    one_way_noise = m * math.sqrt(histograms / ((1 - FINE_SHARE) * ones))
-    events.append(_event(ONE_WAY, m * math.sqrt(histograms), one_way_noise))
+    if details:
+        detail_noise = m * math.sqrt(details / ((1 - fine_part) * FINE_SHARE * ones))
+        events.append(_event(DETAIL, m * math.sqrt(details), detail_noise))
+    mu_one_way = math.sqrt((1 - FINE_SHARE) * ones)
+    events.append(_event(ONE_WAY, mu_one_way, 1.0))
     selection = by_class = summed = None
     # The critic's part is left open here: what it costs beside the others is found by its own accountant below.
     rest = (1 - critic_share) * (total - ones)
     if candidate_pairs and rest > 0:
         if candidate_pairs > MAX_PAIRS_WITHOUT_SELECTION:
-            chosen = min(candidate_pairs, selections_of(histograms, epsilon))
+            chosen = min(candidate_pairs, selections_of(len(histograms), epsilon))
             half_range = half_range_of_choice(math.sqrt(SELECTION_SHARE * rest / chosen))
             selection = SelectionEvent(
                 name=SELECTION,
@@ -181,7 +211,6 @@ def plan_table(
             )
             events.append(selection)
             rest -= selection.mu**2
-        # Pair tables differ in their noise, so their events are stated in units of each table's own noise.
         by_class_share = by_class_share_of(epsilon) if pairs_by_class else 0.0
         if by_class_share > 0:
             by_class = math.sqrt(by_class_share * rest)
@@ -201,8 +230,9 @@ def plan_table(
             noise_scale=noise,
         )
     return TablePlan(
-        fine_noise=fine_noise,
-        one_way_noise=one_way_noise,
+        fine_noise={name: noises[name] for name in histograms},
+        class_noise=noises[CLASSES],
+        mu_one_way=mu_one_way,
         detail_noise=detail_noise,
         target_noise=target_noise,
         selection=selection,

@@ -158,13 +158,14 @@ def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets
     classes = len(measured.class_sizes)
     noises = [table.best()[1] for table in measured.pairs.values()]
     pulled = len(measured.pairs) < math.comb(len(encoding.names), 2)
+    precision = [1.0 / measured.one_way_noise[name] ** 2 for name in encoding.names]
     blocks = tuple(_block(measured, encoding, name) for name in encoding.names)
     tables = [value for block in blocks for value in (block.by_class, block.summed) if value is not None]
     return BlockTargets(
         sizes=encoding.sizes,
         class_sizes=_tensor(measured.class_sizes),
         one_way=_tensor(np.concatenate([measured.one_way[name] for name in encoding.names], axis=1)),
-        one_way_precision=torch.full((classes, encoding.width), 1.0 / measured.one_way_noise**2),
+        one_way_precision=_tensor(np.tile(np.repeat(precision, encoding.sizes), (classes, 1))),
         blocks=blocks,
         profiles=_tensor(np.concatenate([measured.profiles[name] for name in encoding.names], axis=1)),
         pseudo_precision=PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises])) if noises and pulled else 0.0,

@@ -13,7 +13,7 @@ NONE = -1
 """The code of a row that a block does not count."""
 
 DETAIL_WEIGHT = 0.25
-"""Precision of a detail histogram relative to a fine histogram (a cell's noise is twice as large)."""
+"""Precision of a detail histogram relative to a fine histogram of ordered cells (a cell's noise is twice as large)."""
 
 
 @dataclass(frozen=True)

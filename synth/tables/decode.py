@@ -50,7 +50,7 @@ def decoder_of(measured: Measurements, codec: Codec) -> ColumnDecoder:
             if block.role == "singles":
                 held = bins.project_to_simplex(measured.one_way[name].sum(axis=0), measured.total)
                 mass = held[lookup] * measured.share[name]
-                mass_noise = measured.one_way_noise * np.sqrt(len(measured.class_sizes))
+                mass_noise = measured.one_way_noise[name] * np.sqrt(len(measured.class_sizes))
                 singles, single_share = _singles(codec, noised, measured.detail_noise, mass, mass_noise)
             else:
                 digits = _digits(noised, measured.detail_noise)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from synth.privacy.budget import TablePlan, plan_table
+from synth.privacy.budget import SMOOTH_CELLS, TablePlan, plan_table, precision_of
 from synth.schema import Schema
 from synth.tables.blocks import DETAIL_WEIGHT, Block
 from synth.tables.codec import Codec
@@ -71,9 +71,10 @@ def plan_of(
     return plan_table(
         epsilon=epsilon,
         delta=delta,
-        histograms=len(layout.columns),
-        detail_blocks=len(details_of(layout, codecs)),
-        detail_weight=DETAIL_WEIGHT,
+        histograms={name: _free_cells(codecs[name]) for name in layout.columns},
+        classes=layout.classes,
+        details=len(details_of(layout, codecs)),
+        detail_weight=DETAIL_WEIGHT * precision_of(SMOOTH_CELLS),
         candidate_pairs=len(layout.pairs),
         classes_known=not layout.cut_target,
         pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
@@ -83,6 +84,10 @@ def plan_of(
         critic_sample_rate=critic_sample_rate,
         holdout=holdout,
     )
+
+
+def _free_cells(codec: Codec) -> int:
+    return min(codec.size, SMOOTH_CELLS) if codec.ordered else codec.size
 
 
 def details_of(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:

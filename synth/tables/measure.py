@@ -30,7 +30,7 @@ from synth.tables.count import Codes, count_binned, count_histograms, count_pair
 from synth.tables.denoise import BinCounts, denoise
 from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of
 from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable
-from synth.tables.pair_choice import choose_pairs, groups_of, noise_left, pair_weight, scores_of
+from synth.tables.pair_choice import choose_pairs, groups_of, noise_left, scores_of
 from synth.tables.profiles import ByClass, class_profiles
 
 SMOOTH_FROM = 12
@@ -114,8 +114,8 @@ class Measurer:
             class_of_cell=class_of_cell,
         )
         self._charge(budget.FINE)
-        fine = {b.column: self._noise.add_to(exact[b.key], plan.fine_noise) for b in cells}
-        sizes = self._noise.add_to(exact["class"], plan.fine_noise)
+        fine = {b.column: self._noise.add_to(exact[b.key], plan.fine_noise[b.column]) for b in cells}
+        sizes = self._noise.add_to(exact["class"], plan.class_noise)
         detail = {}
         if plan.detail_noise is not None:
             self._charge(budget.DETAIL)
@@ -123,15 +123,15 @@ class Measurer:
         measured = Measurements(
             class_of_cell=class_of_cell,
             class_sizes=self._sized(sizes),
-            class_size_noise=plan.fine_noise,
+            class_size_noise=plan.class_noise,
             fine=fine,
-            fine_noise=plan.fine_noise,
+            fine_noise=dict(plan.fine_noise),
             details=detail,
             detail_noise=plan.detail_noise or 0.0,
             bin_of_cell={},
             share={},
             one_way={},
-            one_way_noise=plan.one_way_noise,
+            one_way_noise={},
             profiles={},
             pairs={},
         )
@@ -158,22 +158,25 @@ class Measurer:
             class_key=self._class_key,
             class_of_cell=fine.class_of_cell,
         )
+        bins = {name: table.shape[1] for name, table in exact.items()}
+        noise = budget.noise_scales(bins, self._plan.mu_one_way, self._plan.max_rows_per_person)
         self._charge(budget.ONE_WAY)
-        one_way = {name: self._noise.add_to(table, self._plan.one_way_noise) for name, table in exact.items()}
+        one_way = {name: self._noise.add_to(table, noise[name]) for name, table in exact.items()}
         # A class's size is known from its own count and from the total of each of its histograms.
         totals = np.stack([fine.class_sizes, *(table.sum(axis=1) for table in one_way.values())])
         variances = [fine.class_size_noise**2]
-        variances += [table.shape[1] * self._plan.one_way_noise**2 for table in one_way.values()]
+        variances += [bins[name] * noise[name] ** 2 for name in one_way]
         precision = 1.0 / np.array(variances)
         measured = replace(
             fine,
             one_way=one_way,
+            one_way_noise=noise,
             class_sizes=self._sized(np.average(totals, axis=0, weights=precision)),
             class_size_noise=float(precision.sum() ** -0.5),
         )
         both = {name: self._both_releases(measured, name) for name in self._layout.columns}
         columns = {
-            name: ByClass(one_way[name], measured.one_way_noise, summed, self._bins_in_order(measured, name))
+            name: ByClass(one_way[name], noise[name], summed, self._bins_in_order(measured, name))
             for name, (summed, _) in both.items()
         }
         return replace(
@@ -185,7 +188,8 @@ class Measurer:
     def _both_releases(self, measured: Measurements, name: str) -> tuple[FloatArray, FloatArray]:
         """A column's bins over all classes, and the share of each cell within its bin, from both releases of it."""
         codec, lookup, summed = self._codecs[name], measured.bin_of_cell[name], measured.one_way[name].sum(axis=0)
-        noise, fine_noise = math.sqrt(len(measured.class_sizes)) * measured.one_way_noise, measured.fine_noise
+        noise = math.sqrt(len(measured.class_sizes)) * measured.one_way_noise[name]
+        fine_noise = measured.fine_noise[name]
         if not _is_smooth(codec):
             variance = np.bincount(lookup) * fine_noise**2
             counted = np.bincount(lookup, weights=measured.fine[name])
@@ -213,10 +217,10 @@ class Measurer:
 
     def _bins(self, measured: Measurements, name: str, most: int) -> tuple[IntArray, FloatArray]:
         """Bins of a column, and the share of each cell within its bin."""
-        codec, noised, noise = self._codecs[name], measured.fine[name], measured.fine_noise
+        codec, noised, noise = self._codecs[name], measured.fine[name], measured.fine_noise[name]
         if not isinstance(codec, OrderedCodec):
             mass = bins.project_to_simplex(noised, measured.total)
-            lookup = bins.merge_levels(mass, noise, codec.missing is not None, codec.partitions)
+            lookup = bins.merge_levels(mass, noise, codec.missing is not None, codec.partitions, most=most)
             return lookup, bins.spread_within_bins(noised, lookup, noise)
         values = slice(0, codec.lattice.cells)
         mass, stands_out = np.maximum(noised, 0.0), np.zeros(len(noised), dtype=bool)
@@ -253,8 +257,7 @@ class Measurer:
     def _pair_tables(self, ones: Measurements, pairs: Sequence[Pair]) -> Measurements:
         """Release 4: pair tables, more precise where a table has more cells."""
         exact = self._count(ones, pairs)
-        weight = {p: pair_weight(exact[p][0].size) for p in pairs}
-        total = math.fsum(weight.values())
+        cells = {p: exact[p][0].size for p in pairs}
         tables = {p: PairTable(None, 0.0, None, 0.0) for p in pairs}
         for mu, name in (
             (self._plan.mu_pairs_by_class, budget.PAIRS_BY_CLASS),
@@ -262,9 +265,9 @@ class Measurer:
         ):
             if mu is None:
                 continue
+            scales = budget.noise_scales(cells, mu, self._plan.max_rows_per_person)
             self._charge(name)
-            for p in pairs:
-                scale = self._plan.max_rows_per_person * math.sqrt(total / weight[p]) / mu
+            for p, scale in scales.items():
                 if name == budget.PAIRS_BY_CLASS:
                     noised = self._noise.add_to(exact[p], scale)
                     tables[p] = replace(tables[p], by_class=noised, by_class_noise=scale)

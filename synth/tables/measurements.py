@@ -54,13 +54,13 @@ class Measurements:
         class_sizes: estimated people in each class, ≥ 0, [classes].
         class_size_noise: noise scale of a class size.
         fine: column → noised fine histogram over all classes [cells].
-        fine_noise: noise scale of its cells.
+        fine_noise: column → noise scale of its cells.
         details: block key → noised histogram [size].
         detail_noise: noise scale of its cells; 0 without details.
         bin_of_cell: column → bin of each cell [cells].
         share: column → estimated share of each cell within its bin [cells].
         one_way: column → noised histogram of the bins within classes [classes, bins].
-        one_way_noise: noise scale of its bins.
+        one_way_noise: column → noise scale of its bins.
         profiles: column → estimated share of each bin within each class [classes, bins]; rows sum to 1.
         pairs: measured pairs.
     """
@@ -69,13 +69,13 @@ class Measurements:
     class_sizes: FloatArray
     class_size_noise: float
     fine: dict[str, FloatArray]
-    fine_noise: float
+    fine_noise: dict[str, float]
     details: dict[str, FloatArray]
     detail_noise: float
     bin_of_cell: dict[str, IntArray]
     share: dict[str, FloatArray]
     one_way: dict[str, FloatArray]
-    one_way_noise: float
+    one_way_noise: dict[str, float]
     profiles: dict[str, FloatArray]
     pairs: dict[Pair, PairTable]
 

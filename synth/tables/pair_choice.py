@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from synth.privacy.budget import precision_of
 from synth.privacy.events import SelectionEvent
 from synth.privacy.noise import NoiseSource
 from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair
@@ -74,14 +75,9 @@ def noise_left(cells: FloatArray, selections: int, mu: float) -> FloatArray:
         selections: how many pairs are measured.
         mu: Gaussian-DP parameter of all their tables, for one row.
     """
-    weight = pair_weight(cells)
+    weight = np.array([precision_of(size) for size in cells])
     scale = np.sqrt(selections * np.median(weight) / weight) / mu
     return np.asarray(FIT_KEEPS * math.sqrt(2 / math.pi) * cells * scale)
-
-
-def pair_weight(cells: int | FloatArray) -> FloatArray:
-    """Relative precision of a pair table: cells^(2/3) minimises the summed L1 error at a fixed budget."""
-    return np.asarray(cells, dtype=np.float64) ** (2.0 / 3.0)
 
 
 def choose_pairs(pairs: Sequence[Pair], worth: FloatArray, event: SelectionEvent, noise: NoiseSource) -> list[int]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from synth.errors import UserError
-from synth.privacy.budget import TablePlan
+from synth.privacy.budget import TablePlan, noise_scales, precision_of
 from synth.tables.bins import bin_limit
 from synth.tables.codec import Codec
 from synth.tables.layout import Layout
-from synth.tables.pair_choice import MAX_GROUPS, pair_weight
+from synth.tables.pair_choice import MAX_GROUPS
 
 MAX_MEMORY_BYTES = 8 << 30
 MAX_MATRIX_BYTES = 1 << 30
@@ -50,15 +50,16 @@ class ColumnPlan:
 def plan_columns(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -> list[ColumnPlan]:
     """Noise per column and pair as the plan fixes it, were the pairs that are measured as large as the average one."""
     sizes = {name: most_bins(codecs[name], len(layout.columns)) for name in layout.columns}
-    weights = [float(pair_weight(sizes[a] * sizes[b])) for a, b in layout.pairs]
+    weights = [precision_of(sizes[a] * sizes[b]) for a, b in layout.pairs]
     total = math.fsum(weights) * plan.measured_pairs / max(1, len(weights))
+    noises = noise_scales(sizes, plan.mu_one_way, plan.max_rows_per_person)
     out = []
     for name in layout.columns:
-        noise = plan.one_way_noise * math.sqrt(layout.classes)
+        noise = noises[name] * math.sqrt(layout.classes)
         pair_noise = None
         mu = plan.mu_pairs_summed or (plan.mu_pairs_by_class or 0.0) / math.sqrt(layout.classes)
         if layout.pairs and mu > 0:
-            pair_noise = plan.max_rows_per_person * math.sqrt(total / float(pair_weight(sizes[name] ** 2))) / mu
+            pair_noise = plan.max_rows_per_person * math.sqrt(total / precision_of(sizes[name] ** 2)) / mu
         kind = codecs[name].column.kind
         out.append(ColumnPlan(name, kind, codecs[name].size, sizes[name], noise, pair_noise))
     return out

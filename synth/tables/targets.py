@@ -136,9 +136,10 @@ def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
     """Measurements arranged for the fit; unmeasured pairs get the product of their one-ways, for free."""
     classes, width = len(measured.class_sizes), encoding.width
     one = np.zeros((classes, width))
-    one_p = np.full((classes, width), 1.0 / measured.one_way_noise**2)
+    one_p = np.zeros((classes, width))
     for name in encoding.names:
         one[:, encoding.place(name)] = measured.one_way[name]
+        one_p[:, encoding.place(name)] = 1.0 / measured.one_way_noise[name] ** 2
     by_class = any(table.by_class is not None for table in measured.pairs.values())
     two = np.zeros((classes, width, width)) if by_class else None
     two_p = np.zeros((classes, width, width)) if by_class else None

@@ -134,9 +134,10 @@ def test_procedure_tells_of_chosen_pairs_and_a_cut_target_when_there_were_some(f
     plan = plan_table(
         epsilon=1.0,
         delta=1e-5,
-        histograms=20,
-        detail_blocks=0,
-        detail_weight=0.25,
+        histograms=dict.fromkeys(map(str, range(20)), 12),
+        classes=5,
+        details=0,
+        detail_weight=2.0,
         candidate_pairs=190,
         classes_known=False,
         pairs_by_class=False,
@@ -148,10 +149,10 @@ def test_procedure_tells_of_chosen_pairs_and_a_cut_target_when_there_were_some(f
     assert "a vector of counts" not in text
 
 
-def test_noise_of_pair_tables_is_not_passed_off_as_rows(facts: PublicFacts) -> None:
+def test_noise_of_tables_that_differ_in_it_is_not_passed_off_as_rows(facts: PublicFacts) -> None:
     text = str(parts(facts)["composition.errors"][0].text)
-    lines = [line for line in text.splitlines() if line.startswith("- pair tables")]
-    assert len(lines) == 2
+    lines = [line for line in text.splitlines() if line.startswith(("- pair tables", "- fine", "- binned"))]
+    assert len(lines) == 4
     assert all(line.endswith("standard deviation 1, in units of each table's own noise.") for line in lines)
 
 

@@ -48,12 +48,12 @@ class NoisedTable:
 def tables_of(measured: Measurements, layout: Layout) -> Iterator[NoisedTable]:
     """Every noised table of a run that is kept as it was drawn."""
     for name, noised in measured.fine.items():
-        yield NoisedTable(budget.FINE, noised, measured.fine_noise, _plain(f"cells:{name}"))
+        yield NoisedTable(budget.FINE, noised, measured.fine_noise[name], _plain(f"cells:{name}"))
     for key, noised in measured.details.items():
         yield NoisedTable(budget.DETAIL, noised, measured.detail_noise, _plain(key))
     for name, noised in measured.one_way.items():
         cell_of = _binned(measured, layout, (name,), by_class=True)
-        yield NoisedTable(budget.ONE_WAY, noised.ravel(), measured.one_way_noise, cell_of)
+        yield NoisedTable(budget.ONE_WAY, noised.ravel(), measured.one_way_noise[name], cell_of)
     for pair, table in measured.pairs.items():
         if table.by_class is not None:
             cell_of = _binned(measured, layout, pair, by_class=True)

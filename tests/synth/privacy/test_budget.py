@@ -31,8 +31,9 @@ SHAPES = st.fixed_dictionaries(
     {
         "epsilon": st.floats(0.01, 100),
         "delta": st.floats(1e-12, 0.1),
-        "histograms": st.integers(1, 400),
-        "detail_blocks": st.integers(0, 300),
+        "histograms": st.dictionaries(st.text(min_size=1), st.integers(1, 5000), min_size=1, max_size=40),
+        "classes": st.integers(1, 256),
+        "details": st.integers(0, 300),
         "detail_weight": st.floats(0.01, 4),
         "candidate_pairs": st.integers(0, 5000),
         "classes_known": st.booleans(),
@@ -42,10 +43,14 @@ SHAPES = st.fixed_dictionaries(
 )
 EVENT = PoissonGaussianEvent(name=budget.CRITIC, sample_rate=0.1, noise_multiplier=2, steps=3)
 PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
+IN_OWN_NOISE = (budget.FINE, budget.ONE_WAY, *PAIRS)
+
+
+TEN = {f"column{i}": 2 + 3 * i for i in range(10)}
 
 
 def planned(**changes: Any) -> TablePlan:
-    shape = {"epsilon": 1.0, "delta": DELTA, "histograms": 10, "detail_blocks": 4, "detail_weight": 0.25}
+    shape = {"epsilon": 1.0, "delta": DELTA, "histograms": TEN, "classes": 2, "details": 4, "detail_weight": 2.0}
     return plan_table(**(shape | {"candidate_pairs": 45, "classes_known": True, "pairs_by_class": True} | changes))
 
 
@@ -63,6 +68,23 @@ class TestTheWholeBudget:
         assert epsilon_of(compose_mu(plan.events), shape["delta"]) <= shape["epsilon"] + 1.1e-6
 
     @given(SHAPES)
+    def test_the_noise_of_the_histograms_is_what_their_event_costs(self, shape: dict[str, Any]) -> None:
+        plan = plan_table(**shape)
+        fine = next(event for event in plan.events if event.name == budget.FINE)
+        noises = [plan.class_noise, *plan.fine_noise.values()]
+        assert shape["max_rows_per_person"] * math.hypot(*(1 / s for s in noises)) == pytest.approx(fine.mu, rel=1e-9)
+
+    @given(st.dictionaries(st.integers(), st.integers(1, 10**6), min_size=1), st.floats(0.01, 10), st.integers(1, 9))
+    def test_noise_scales_cost_mu_and_have_the_least_summed_error(
+        self, cells: dict[int, int], mu: float, rows: int
+    ) -> None:
+        scales = budget.noise_scales(cells, mu, rows)
+        assert rows * math.hypot(*(1 / s for s in scales.values())) == pytest.approx(mu, rel=1e-9)
+        # Of cells * noise at a fixed sum of noise^-2, Lagrange: cells / noise^-3 is the same for all.
+        gradients = [cells[key] * scale**3 for key, scale in scales.items()]
+        assert gradients == pytest.approx([gradients[0]] * len(gradients), rel=1e-6)
+
+    @given(SHAPES)
     def test_no_event_is_there_twice(self, shape: dict[str, Any]) -> None:
         names = [event.name for event in plan_table(**shape).events]
         assert len(set(names)) == len(names)
@@ -76,8 +98,8 @@ class TestTheWholeBudget:
         assert math.sqrt(2) * (1 - 1e-12) <= compose_replace_one_mu(plan.events) / compose_mu(plan.events) <= 2
 
     def test_it_follows_from_config_and_schema_alone(self) -> None:
-        public = {"epsilon", "delta", "histograms", "detail_blocks", "detail_weight", "candidate_pairs"}
-        public |= {"classes_known", "pairs_by_class", "max_rows_per_person"}
+        public = {"epsilon", "delta", "histograms", "classes", "details", "detail_weight"}
+        public |= {"candidate_pairs", "classes_known", "pairs_by_class", "max_rows_per_person"}
         public |= {"critic_share", "critic_steps", "critic_sample_rate", "holdout"}
         assert set(inspect.signature(plan_table).parameters) == public
         assert planned() == planned()
@@ -86,8 +108,7 @@ class TestTheWholeBudget:
     def test_a_persons_rows_multiply_what_is_counted_in_rows(self, shape: dict[str, Any], m: int) -> None:
         one, many = (plan_table(**(shape | {"max_rows_per_person": rows})) for rows in (1, m))
         for first, second in zip(one.events, many.events, strict=True):
-            # Pair tables are stated in units of their own noise.
-            factor = 1 if first.name in PAIRS else m
+            factor = 1 if first.name in IN_OWN_NOISE else m
             assert second.sensitivity == pytest.approx(factor * first.sensitivity)
             assert second.noise_scale == pytest.approx(factor * first.noise_scale)
 
@@ -112,7 +133,7 @@ class TestTheShares:
 
     @pytest.mark.parametrize("epsilon", EPSILONS)
     def test_of_many_pairs_some_are_chosen_first(self, epsilon: float) -> None:
-        plan = planned(epsilon=epsilon, histograms=20, candidate_pairs=190)
+        plan = planned(epsilon=epsilon, histograms=dict.fromkeys(map(str, range(20)), 9), candidate_pairs=190)
         both = share_of(plan, budget.SELECTION, *PAIRS)
         assert share_of(plan, budget.SELECTION) == pytest.approx(budget.SELECTION_SHARE * both)
         names = [event.name for event in plan.events]
@@ -158,7 +179,7 @@ class TestTheCritic:
                 assert after.mu**2 == pytest.approx(left * before.mu**2)
         else:
             left = 1 - share * (1 - budget.one_way_share(shape["epsilon"], 1))
-            assert plan.one_way_noise**2 == pytest.approx(without.one_way_noise**2 / left)
+            assert plan.mu_one_way**2 == pytest.approx(left * without.mu_one_way**2)
 
     def test_all_of_it_leaves_no_pairs(self) -> None:
         with patch.object(budget, "critic_event", lambda *_, **__: EVENT):

@@ -195,8 +195,8 @@ class TestTheCostOfARun:
 class TestThePlan:
     @staticmethod
     def planned(**changes: object) -> TablePlan:
-        shape = {"epsilon": 1.0, "delta": DELTA, "histograms": 10, "detail_blocks": 4, "detail_weight": 0.25}
-        shape |= {"candidate_pairs": 45, "classes_known": True, "pairs_by_class": True} | changes
+        shape = {"epsilon": 1.0, "delta": DELTA, "histograms": {"a": 9, "b": 40}, "classes": 2, "details": 4}
+        shape |= {"detail_weight": 2.0, "candidate_pairs": 45, "classes_known": True, "pairs_by_class": True} | changes
         return plan_table(**shape)  # type: ignore[arg-type]
 
     @given(st.floats(0.01, 50), st.integers(1, 500), st.floats(0.001, 0.999), st.integers(0, 400), st.booleans())

@@ -253,15 +253,15 @@ class TestCharging:
             assert len(drawn) == first_draw[refused.name]
 
     def test_the_noise_follows_from_the_plan_alone(self, toy_run: Any) -> None:
-        """More people, other people or a declared row count change no noise scale but that of the pairs' shares."""
+        """More people, other people or a declared row count change no noise scale but the shares of bins and pairs."""
         run = toy_run(toy_schema(*TOYS["categorical target"]), epsilon=1.0)
         crowds = [[("5", "Rome", "true")] * 3, [("700", None, "no"), ("8", "Oslo", "true")] * 50]
         scales = []
         for crowd in crowds:
             recorder, _ = run.measure([run.codes_of(person, i) for i, person in enumerate(crowd)])
-            pairs = {budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED}
-            scales.append([(r.event, r.noise_scale) for r in recorder.releases if r.event not in pairs])
-            for name in pairs:
+            shared = {budget.ONE_WAY, budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED}
+            scales.append([(r.event, r.noise_scale) for r in recorder.releases if r.event not in shared])
+            for name in shared:
                 mu2 = math.fsum(r.noise_scale**-2 for r in recorder.releases if r.event == name)
                 event = next(e for e in run.plan.events if e.name == name)
                 assert mu2 == pytest.approx(event.mu**2, rel=1e-9)

@@ -105,9 +105,12 @@ def test_a_target_with_too_many_classes_is_refused(schema_of: SchemaOf) -> None:
 
 
 def test_the_expected_noise_is_the_noise_that_is_drawn(toy_run: Any, schema_of: SchemaOf) -> None:
-    schema = schema_of("age", "sex", "died", target="died")
-    run = toy_run(schema, epsilon=1.0)
-    _, measured = run.measure([run.codes_of(("40", "male", "true"), i) for i in range(500)])
+    """Of columns whose every level is frequent enough for a bin of its own."""
+    schema = schema_of("sex", "smoker", "died", target="died")
+    run = toy_run(schema, epsilon=5.0)
+    people = [(sex, smoker, died) for sex in ("male", "female") for smoker in ("yes", "no") for died in ("yes", "no")]
+    _, measured = run.measure([run.codes_of(people[i % len(people)], i) for i in range(4000)])
     for line in plan_columns(run.layout, run.plan, run.codecs):
+        assert line.most_bins == int(measured.bin_of_cell[line.name].max()) + 1
         # The class-conditional histogram's noise, added over the classes.
-        assert line.noise == pytest.approx(measured.one_way_noise * len(measured.class_sizes) ** 0.5)
+        assert line.noise == pytest.approx(measured.one_way_noise[line.name] * len(measured.class_sizes) ** 0.5)

@@ -40,7 +40,8 @@ class TestTargets:
         encoding = encoding_of(measured)
         for name, table in measured.one_way.items():
             assert targets.one_way[:, encoding.place(name)].numpy() == pytest.approx(table, rel=1e-6)
-        assert targets.one_way_precision.numpy() == pytest.approx(measured.one_way_noise**-2, rel=1e-6)
+            precision = measured.one_way_noise[name] ** -2
+            assert targets.one_way_precision[:, encoding.place(name)].numpy() == pytest.approx(precision, rel=1e-6)
         for (a, b), table in measured.pairs.items():
             place = (encoding.place(a), encoding.place(b))
             if table.summed is not None:

@@ -145,9 +145,9 @@ def _scores(noised: Measurements, *, m: int) -> FloatArray:
     """Log-likelihood ratio of each level's canary, but for a constant [LEVELS]."""
     bins = noised.bin_of_cell["level"]
     base = np.full(LEVELS, float(m * BASE_ROWS))
-    fine = (noised.fine["level"] - base) / noised.fine_noise**2
+    fine = (noised.fine["level"] - base) / noised.fine_noise["level"] ** 2
     one_way = noised.one_way["level"][0] - np.bincount(bins, weights=base)
-    return fine + one_way[bins] / noised.one_way_noise**2
+    return fine + one_way[bins] / noised.one_way_noise["level"] ** 2
 
 
 def measurement_game(level: Level = REPORTED, *, m: int = 1, rows_each: int = 1) -> Bound:

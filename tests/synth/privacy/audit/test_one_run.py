@@ -141,7 +141,7 @@ def test_large_claims_are_refuted_by_the_noise(toy: Callable[[float], Toy], monk
 
 def test_one_release_without_noise_is_enough(toy: Callable[[float], Toy], monkeypatch: pytest.MonkeyPatch) -> None:
     audited = toy(1.0)
-    fine = audited.plan.fine_noise
+    fine = next(iter(audited.plan.fine_noise.values()))
 
     class Partly(NoiseSource):
         def add_to(self, exact: npt.NDArray[np.int64], noise_scale: float) -> npt.NDArray[np.float64]:
@@ -211,7 +211,7 @@ def test_what_a_canary_moves_is_what_the_plan_charges(toy: Callable[[float], Toy
     audited = toy(1.0)
     tables = list(tables_of(_measured(audited), audited.layout))
     moved = math.fsum(1 / table.noise**2 for table in tables)
-    class_sizes = 1 / audited.plan.fine_noise**2
+    class_sizes = 1 / audited.plan.class_noise**2
     assert moved + class_sizes == pytest.approx(compose_mu(audited.plan.releases) ** 2, rel=1e-9)
 
 
