@@ -24,6 +24,7 @@ from synth.tables.completion import complete, completed_schema
 from synth.tables.conditions import parse_conditions
 from synth.tables.decode import ColumnDecoder
 from synth.tables.model import TableModel, new_generator
+from synth.tables.pieces import Region
 from synth.tables.rows import sample_rows
 from synth.tables.rules import met_by, rules_of
 from synth.tables.sums import Sum
@@ -308,6 +309,29 @@ FOUR: list[dict[str, Any]] = [
     {"name": "sex", "kind": "categorical", "categories": ["female", "male"]},
 ]
 RULES = ["t = a + b - c", "u = t - d", "not (sex = male and t >= 300)", "b <= a"]
+
+
+def test_values_taken_anywhere_are_good_only_where_they_add_up() -> None:
+    """Parts that are held to multiples of three: a total that is none has no such values, and no row is passed off."""
+    model = model_of([{**column, "nullable": False} for column in TWO], RULE)
+    (rule,) = (rule for rule in model.rules if isinstance(rule, Sum))
+    parts = {}
+    for name, held_to in (("a", [0, 3, 6]), ("b", [3, 6])):
+        codec = model.codecs[name]
+        ends = np.array([codec.lattice.high])
+        region = Region(np.array([[v, v] for v in held_to], dtype=np.float64), False)
+        one_state = np.zeros((1, 1), dtype=np.int64)
+        placing = sum_values.Placing(codec, np.zeros(codec.size, dtype=np.int64), ends, one_state, region)
+        low, high = np.array([float(held_to[0])]), np.array([float(held_to[-1])])
+        parts[name] = sum_values.Part(None, placing, low, high, None)  # type: ignore[arg-type]
+    total = np.repeat(np.arange(-8.0, 5.0), 200)
+    rows = np.arange(len(total))
+    positions = {"a": np.zeros(len(rows)), "b": np.ones(len(rows)), "t": total}
+    states = {name: np.zeros(len(rows), dtype=np.int64) for name in "ab"}
+    good = sum_values._anywhere(rule, parts, states, positions, ["a", "b"], rows, np.random.default_rng(4))
+    assert set(total[good]) == {-6.0, -3.0, 0.0, 3.0}
+    assert (positions["a"] - positions["b"] == total)[good].all()
+    assert set(positions["a"][good]) == {0.0, 3.0, 6.0} and set(positions["b"][good]) == {3.0, 6.0}
 
 
 class TestSeveral:
