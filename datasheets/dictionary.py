@@ -20,6 +20,10 @@ OUTPUT_TYPES = {
     "id": "string",
     "image": "struct<bytes: binary, path: string>",
 }
+BOUNDS_ARE = {
+    "estimated": " (estimated with noise)",
+    "assumed": " (assumed: nothing stood out of the noise)",
+}
 
 
 class ColumnEntry(BaseModel):
@@ -117,4 +121,4 @@ def _domain(column: Mapping[str, Any], levels: list[str]) -> str:
         text += f", {plural(column['decimals'], 'decimal')}"
     if column.get("resolution"):
         text += f", by {column['resolution']}"
-    return text
+    return text + BOUNDS_ARE.get(str(column.get("bounds_are")), "")

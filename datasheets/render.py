@@ -64,7 +64,8 @@ def datasheet_html(facts: PublicFacts, sheet: Datasheet) -> str:
 
 def dictionary_markdown(facts: PublicFacts) -> str:
     """The data dictionary for analysts."""
-    return _render("dictionary.md", facts, columns=data_dictionary(facts))
+    estimated = any(column.get("bounds_are") for column in facts.data.columns)
+    return _render("dictionary.md", facts, columns=data_dictionary(facts), estimated=estimated)
 
 
 def quality_html(facts: PublicFacts) -> str:

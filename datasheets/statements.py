@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasheets.reading import Reading, exact, number, plural
+from datasheets.reading import Reading, exact, listed, number, plural
 from synth.privacy import budget, image_budget
 from synth.privacy.events import Event, GaussianEvent, GdpEvent, HeldOutEvent, SelectionEvent
 
@@ -239,6 +239,21 @@ def refining(read: Reading) -> tuple[str, ...]:
     return ("Refining: the generator goes on against a critic trained on the source by DP-SGD, charged.",)
 
 
+def bounds_in_words(read: Reading) -> str:
+    """Where bounds come from, in a run that estimates some; else nothing."""
+    if not released(read, budget.BOUNDS):
+        return ""
+    columns = read("data.columns")
+    estimated, assumed = (
+        [str(column["name"]) for column in columns if column.get("bounds_are") == how]
+        for how in ("estimated", "assumed")
+    )
+    text = f"Bounds of {listed([*estimated, *assumed])}: estimated from noised histograms, charged."
+    if assumed:
+        text += f" Of {listed(assumed)} nothing stood out of the noise, so fixed bounds are assumed."
+    return f"{text} All other bounds, and categories: declared by the steward as public knowledge."
+
+
 def path_covered(read: Reading) -> tuple[str, ...]:
     """The steps from the first read of the source to the bundle, and how each is covered."""
     chosen = (
@@ -253,7 +268,7 @@ def path_covered(read: Reading) -> tuple[str, ...]:
         else ()
     )
     return (
-        "Bounds and categories: declared by the steward as public knowledge.",
+        bounds_in_words(read) or "Bounds and categories: declared by the steward as public knowledge.",
         "Bins: cut from noised histograms, charged.",
         "Class shares: taken from noised counts, charged.",
         chosen,

@@ -30,7 +30,7 @@ def document(folder: RunFolder) -> None:
 
     facts = stages.public_facts(folder)
     write_whole(folder.public_facts, facts.model_dump_json())
-    write_whole(folder.draft / "schema.yaml", public_yaml(folder.run().declared))
+    write_whole(folder.draft / "schema.yaml", public_yaml(folder.run().published))
     _write(folder.draft, facts, load_answers(folder.answers))
 
 

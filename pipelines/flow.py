@@ -79,9 +79,9 @@ def reserve(folder: str, ledger_url: str) -> None:
 
 @task(name="encode", **TASK)
 @wordless
-def encode(folder: str) -> None:
+def encode(folder: str, ledger_url: str) -> None:
     """Encode the private rows into a working file."""
-    stages.encode(RunFolder(Path(folder)))
+    stages.encode(RunFolder(Path(folder)), Ledger.open(revealed(ledger_url)))
 
 
 @task(name="measure", **TASK)
@@ -169,7 +169,7 @@ def synth_run(folder: str, ledger_url: str) -> None:
             if has_cluster(run_folder):
                 find_workers(folder)
             reserve(folder, ledger_url)
-            encode(folder)
+            encode(folder, ledger_url)
             measure(folder, ledger_url)
             train(folder)
             if stages.has_critic(run_folder):

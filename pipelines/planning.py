@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +16,12 @@ from rich.table import Table
 from synth.config import Run, load_run
 from synth.images.plan import expectation_of
 from synth.prepare import events_of, exposures, plan_images_of, plan_run, refuse_large_delta
+from synth.privacy.budget import TablePlan, bounds_share
 from synth.privacy.composition import cost_of_run, epsilon_of, replace_one_epsilon_of
 from synth.privacy.ledger import Ledger
+from synth.tables.bounds import threshold
 from synth.tables.codec import codecs_of
+from synth.tables.ladder import ladder_of
 from synth.tables.plan import memory_bytes, plan_columns, refuse_too_large
 
 RUNS_A_YEAR = {"monthly": 12, "weekly": 52}
@@ -39,12 +43,26 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
     return {
         **_spending(run, ledger_url),
         "columns": [column.__dict__ for column in plan_columns(layout, plan, codecs)],
+        "bounds": _estimated(run, plan),
         "classes": layout.classes,
         "pairs": len(layout.pairs),
         "pairs_measured": plan.measured_pairs,
         "critic": None if plan.critic is None else plan.critic.model_dump(),
         "score": None if plan.score is None else _score(run, plan.score.noise_scale),
         "memory_bytes": memory_bytes(layout, plan, codecs),
+    }
+
+
+def _estimated(run: Run, plan: TablePlan) -> dict[str, Any] | None:
+    """What the estimate of bounds costs, and from how many people on a range is seen."""
+    columns = run.asked.columns_to_estimate
+    if plan.bounds_noise is None:
+        return None
+    return {
+        "columns": [column.name for column in columns],
+        "share": bounds_share(len(columns)),
+        "noise": plan.bounds_noise,
+        "seen_from": max(threshold(ladder_of(column), plan.bounds_noise) for column in columns),
     }
 
 
@@ -101,6 +119,8 @@ def print_plan(report: dict[str, Any]) -> None:
         _print_images(report["images"])
         return
     say(f"Pairs     {report['pairs']}; {_pairs(report)}{_classes(report)}")
+    if report["bounds"] is not None:
+        say(f"Bounds    {_bounds(report['bounds'])}")
     if report["critic"] is not None:
         say(f"Critic    {_critic(report['critic'])}")
     if report["score"] is not None:
@@ -139,6 +159,15 @@ def _print_images(expected: dict[str, Any]) -> None:
         typer.echo(f"          and each of {critic['fakes']} generated ones, and")
         typer.echo(f"          {critic['operations_a_generator_step'] / 1e9:,.1f} billion for a step of the generator")
     typer.echo("A class can be learned when it has many times more pictures than its noise and its coefficients.")
+
+
+def _bounds(estimated: dict[str, Any]) -> str:
+    return (
+        f"{100 * estimated['share']:g}% of the budget estimates those of {', '.join(estimated['columns'])}\n"
+        f"          a range (from a number to about twice as much, a decade) is seen once about "
+        f"{math.ceil(estimated['seen_from'])} people are in it;\n"
+        "          memory and cells stand for the most that such a column can have"
+    )
 
 
 def _pairs(report: dict[str, Any]) -> str:

@@ -293,6 +293,8 @@ class Run(BaseModel):
     file: Path
     config: RunConfig
     declared: Schema | ImageSchema
+    found: dict[str, dict[str, Any]] = {}
+    """Bounds that this run has estimated, by column, as schema.yaml writes them."""
 
     @property
     def name(self) -> str:
@@ -301,10 +303,23 @@ class Run(BaseModel):
 
     @property
     def table(self) -> Schema:
-        """The schema of a run on a table. Raises NotBuiltYet for what is asked of images and is for tables alone."""
+        """The schema of a run on a table, with the bounds that it has estimated.
+
+        Raises NotBuiltYet for what is asked of images and is for tables alone.
+        """
         if not isinstance(self.declared, Schema):
             raise NotBuiltYet("this is offered for tables, not for images, by this version")
-        return self.declared
+        return self.declared.with_bounds(self.found) if self.found else self.declared
+
+    @property
+    def asked(self) -> Schema:
+        """The same as it was written, before any bounds were estimated."""
+        return self.model_copy(update={"found": {}}).table
+
+    @property
+    def published(self) -> Schema | ImageSchema:
+        """The schema as it is published: with the bounds that were estimated."""
+        return self.declared if self.images is not None else self.table
 
     @property
     def rows(self) -> Path | Database:

@@ -83,12 +83,15 @@ def header_of(source: Path | Database, *, missing: Sequence[str] = ()) -> pa.Sch
         ) from None
 
 
-def read_batches(source: Path | Snapshot, schema: Schema) -> Iterator[pa.RecordBatch]:
-    """The declared columns of the source, at most BATCH_ROWS rows at a time, in the schema's order.
+def read_batches(
+    source: Path | Snapshot, schema: Schema, names: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The declared columns of the source, or those named, at most BATCH_ROWS rows at a time, in the schema's order.
 
     Raises InvalidSource when the source turns out to be damaged.
     """
-    yield from _read(source, schema, [column.name for column in schema.learned_columns])
+    learned = [column.name for column in schema.learned_columns]
+    yield from _read(source, schema, learned if names is None else [name for name in learned if name in names])
 
 
 def read_persons(source: Path | Snapshot, schema: Schema) -> Iterator[pa.Array]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synth.config import Database, Run, Source, load_run
-from synth.errors import InvalidConfig, InvalidSource, PrivacyRefusal, UserError
+from synth.errors import InvalidConfig, InvalidSource, NotBuiltYet, PrivacyRefusal, UserError
 from synth.files import identities
 from synth.images.source import open_images
 from synth.ingest import check_header
@@ -88,6 +88,20 @@ def refuse_unscorable(run: Run, layout: Layout) -> None:
     raise InvalidConfig(str(run.file), [f"evaluation.holdout: {problem}"])
 
 
+def refuse_unordered(run: Run) -> None:
+    """Raise NotBuiltYet where people are held out by row, and bounds estimated, from rows that come in no fixed order.
+
+    Two passes would hold out two sets of people.
+    """
+    by_row = run.config.evaluation.share > 0 and run.asked.person_column is None
+    if by_row and run.asked.columns_to_estimate and isinstance(run.rows, Database):
+        names = ", ".join(column.name for column in run.asked.columns_to_estimate)
+        raise NotBuiltYet(
+            f"{run.file}: evaluation.holdout: a share is not offered for a database without a person column where "
+            f"bounds are estimated ({names}); declare the bounds, or hold out a file of people"
+        )
+
+
 def check_holdout(run: Run) -> None:
     """Look at the header of a separate file of held-out people. Raises InvalidSource or UserError."""
     file = run.config.evaluation.file
@@ -141,21 +155,28 @@ def note_large_delta(folder: RunFolder, delta: float, noised_rows: float) -> Non
 
 
 def plan_run(run: Run) -> tuple[Layout, TablePlan]:
-    """What a run will measure and what it will spend, from config and schema alone."""
-    codecs = codecs_of(run.table)
-    layout = layout_of(run.table, codecs)
+    """What a run will measure and what it will spend, from config and schema alone.
+
+    So it is also once bounds have been estimated: with others a column never has more histograms than with all that
+    its kind can hold, which is what it is planned with.
+    """
+    table = run.asked
+    codecs = codecs_of(table)
+    layout = layout_of(table, codecs)
     privacy = run.config.privacy
     plan = plan_of(
         layout,
         codecs,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        max_rows_per_person=run.table.max_rows_per_person,
+        max_rows_per_person=table.max_rows_per_person,
         critic_share=run.config.synthesizer.share_of_critic,
         critic_steps=run.critic.steps,
         critic_sample_rate=run.critic.sample_rate,
         holdout="file" if run.config.evaluation.file is not None else run.config.evaluation.share,
+        estimated_columns=len(table.columns_to_estimate),
     )
     if run.config.evaluation.holds_out:
         refuse_unscorable(run, layout)
+        refuse_unordered(run)
     return layout, plan

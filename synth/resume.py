@@ -1,8 +1,8 @@
 """Resume: which run can go on after it died, and from where. Nothing is drawn again, and nothing more is charged.
 
-A run goes on when all that it drew is saved whole: from its noised measurements and its last checkpoint, or between
-stages. One that died before its first draw goes on too. Each stage leaves out what is done already (`synth.stages`);
-what was drawn and not saved is lost, and stays spent.
+A run goes on when all that it drew is saved whole: from the bounds it has estimated, from its noised measurements and
+its last checkpoint, or between stages. One that died before its first draw goes on too. Each stage leaves out what is
+done already (`synth.stages`); what was drawn and not saved is lost, and stays spent.
 
 Where a later stage wants private rows (a critic, the internal report), they are encoded once more, and who has more
 than m rows is bounded by fresh coins. That costs nothing: each release has the sensitivity it was charged for whichever
@@ -16,6 +16,7 @@ from pathlib import Path
 from synth.config import Run, load_run
 from synth.errors import UserError
 from synth.prepare import check_source, events_of
+from synth.privacy.budget import BOUNDS
 from synth.privacy.events import GdpEvent, HeldOutEvent, PoissonGaussianEvent
 from synth.privacy.ledger import Ledger, Reservation
 from synth.run_folder import RunFolder, delete_leftovers, difference, go_on_in, runs_below, under_way
@@ -72,9 +73,10 @@ def obstacle(folder: RunFolder, reservation: Reservation | None) -> str | None:
         if reservation.spent:
             return "lost what it drew, or whom it held out, or had it deleted, so that its budget stays spent"
         return RESTORED if folder.drew.exists() else None
-    if any(isinstance(event, (GdpEvent, HeldOutEvent)) for event in reservation.unspent):
-        return RESTORED
-    return None
+    unspent = [event for event in reservation.unspent if isinstance(event, (GdpEvent, HeldOutEvent))]
+    if not folder.measured:  # it has estimated bounds, and drawn nothing else
+        unspent = [event for event in unspent if event.name == BOUNDS]
+    return RESTORED if unspent else None
 
 
 def _latest(run: Run, ledger: Ledger) -> tuple[RunFolder | None, str]:

@@ -44,6 +44,10 @@ KEPT_DAYS = 30
 """How long the noised working files of a run that has died are kept, from its start."""
 MEASURED = "measurements.json"
 """Written last of all that is measured: its presence says that every release is saved whole."""
+BOUNDS = "bounds"
+"""The note that bounds were estimated and are saved."""
+MEASURES = "measures"
+"""The note that a run with estimated bounds has begun to measure: from here on it may have drawn more than those."""
 CRITIC = "critic"
 """The note that is false from before a critic's first step until the refined model is saved, and then true."""
 SPLIT = "split"
@@ -124,6 +128,11 @@ class RunFolder:
         return self.internal / "drew"
 
     @property
+    def bounds(self) -> Path:
+        """Bounds that the run has estimated, by column; absent without any."""
+        return self.internal / "bounds.json"
+
+    @property
     def pixels(self) -> Path:
         """The pictures themselves, for a critic."""
         return self.private / "pixels.arrow"
@@ -168,10 +177,11 @@ class RunFolder:
         origin = Path(self.started()["file"])
         raw = read_yaml(self.internal / "run.yaml")
         declared = load_any_schema(self.internal / "schema.yaml")
+        found = json.loads(self.bounds.read_text()) if self.bounds.exists() else {}
         config = parse_run(raw, file=origin)
         if self.path in _DATABASES:
             config = config.model_copy(update={"source": _DATABASES[self.path]})
-        return Run(file=origin, config=config, declared=declared)
+        return Run(file=origin, config=config, declared=declared, found=found)
 
     def created(self) -> str:
         """When the run started: UTC, ISO 8601."""
@@ -202,13 +212,20 @@ class RunFolder:
         return (self.private / MEASURED).is_file()
 
     @property
+    def estimated(self) -> bool:
+        """Whether the run has estimated bounds, and saved them whole."""
+        return self.has_noted(BOUNDS)
+
+    @property
     def saved(self) -> bool:
-        """Whether the run has measured, and everything that it has drawn since is saved whole."""
-        return self.measured and all(self.noted(note) for note in (CRITIC, SPLIT) if self.has_noted(note))
+        """Whether the run has drawn something, and everything that it has drawn is saved whole."""
+        drawn = self.measured or (self.estimated and not self.has_noted(MEASURES))
+        return drawn and all(self.noted(note) for note in (CRITIC, SPLIT) if self.has_noted(note))
 
     def forget(self) -> None:
         """Delete all working files. From the first of them on, nobody takes the run for one that can go on."""
-        (self.private / MEASURED).unlink(missing_ok=True)
+        for mark in (self.facts / f"{BOUNDS}.json", self.private / MEASURED):
+            mark.unlink(missing_ok=True)
         shutil.rmtree(self.private, ignore_errors=True)
 
     def forget_rows(self) -> None:

@@ -7,10 +7,11 @@ a value outside of it is mapped by the declared rule `outside`, without a trace 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -36,7 +37,11 @@ MAX_CATEGORIES = 50_000
 MAX_ROWS = 10**12
 LARGEST_WHOLE = 2**53  # beyond it, double precision and canonical JSON lose whole numbers
 LARGEST_REAL = 1e300
+WIDEST_STEP = 9 * 10**15
+"""So many steps of a whole column, on both sides of zero, stand for bounds that are still to be estimated."""
+ESTIMATE = "estimate"
 SMALLEST_SPAN = 1e-300  # cells are small parts of a span, and doubles end near 1e-308
+MOST_DECIMALS = 12
 Outside = Literal["clip", "missing", "other", "refuse"]
 
 
@@ -129,6 +134,37 @@ class OrderedColumn(Column):
     """Numbers and dates: values on a line between two public bounds."""
 
     scale: Literal["linear", "log"] = "linear"
+    bounds_are: Literal["declared", "to estimate", "estimated", "assumed"] = "declared"
+    """What `bounds: estimate` becomes: from the whole of the kind to what a run has found, or assumed where it found
+    nothing. A bundle's schema says so beside the bounds."""
+
+    @classmethod
+    def widest(cls, declared: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The bounds that stand for those still to be estimated: what a column of this kind can hold."""
+        raise NotImplementedError
+
+    @property
+    def unbounded(self) -> Self:
+        """The column as it is before its bounds are estimated."""
+        return self.model_copy(update={"bounds": self.widest(self.model_dump()), "bounds_are": "to estimate"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_estimated(cls, declared: Any) -> Any:
+        if not isinstance(declared, dict) or declared.get("bounds") != ESTIMATE:
+            if isinstance(declared, dict) and declared.get("bounds_are") == "to estimate":
+                raise ValueError("bounds are estimated where the schema says `bounds: estimate`")
+            return declared
+        return {**declared, "bounds": cls.widest(declared), "bounds_are": "to estimate"}
+
+    @model_validator(mode="after")
+    def _no_refusal(self) -> OrderedColumn:
+        if self.bounds_are == "to estimate" and self.outside == "refuse":
+            raise ValueError(
+                "`bounds: estimate` is not for `outside: refuse`: what is rare lies outside of estimated bounds; use "
+                "clip or missing, or declare the bounds"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_other(self) -> OrderedColumn:
@@ -148,6 +184,11 @@ class IntegerColumn(OrderedColumn):
     kind: Literal["integer"]
     bounds: tuple[Whole, Whole]
 
+    @classmethod
+    def widest(cls, _declared: Mapping[str, Any]) -> tuple[int, int]:
+        """See `OrderedColumn`."""
+        return -WIDEST_STEP, WIDEST_STEP
+
     @model_validator(mode="after")
     def _ordered(self) -> IntegerColumn:
         _check_bounds(*self.bounds)
@@ -161,7 +202,16 @@ class ContinuousColumn(OrderedColumn):
 
     kind: Literal["continuous"]
     bounds: tuple[Real, Real]
-    decimals: int | None = Field(default=None, ge=0, le=12)
+    decimals: int | None = Field(default=None, ge=0, le=MOST_DECIMALS)
+
+    @classmethod
+    def widest(cls, declared: Mapping[str, Any]) -> tuple[float, float]:
+        """See `OrderedColumn`; what is no number of decimals is told of by its own check."""
+        decimals = declared.get("decimals")
+        end = LARGEST_REAL
+        if isinstance(decimals, (int, float)) and 0 <= decimals <= MOST_DECIMALS:
+            end = WIDEST_STEP / 10 ** int(decimals)
+        return -end, end
 
     @model_validator(mode="after")
     def _ordered(self) -> ContinuousColumn:
@@ -193,6 +243,11 @@ class DatetimeColumn(OrderedColumn):
     kind: Literal["datetime"]
     bounds: tuple[Moment, Moment]
     resolution: Literal["second", "minute", "hour", "day"] = "second"
+
+    @classmethod
+    def widest(cls, _declared: Mapping[str, Any]) -> tuple[datetime, datetime]:
+        """See `OrderedColumn`."""
+        return datetime.min, datetime.max.replace(microsecond=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> DatetimeColumn:
@@ -330,6 +385,7 @@ class IdColumn(Column):
         return self
 
 
+EstimableColumn = IntegerColumn | ContinuousColumn | DatetimeColumn
 COLUMN_TYPES = (IntegerColumn, ContinuousColumn, DatetimeColumn, CategoricalColumn, BooleanColumn, IdColumn)
 AnyColumn = Annotated[
     IntegerColumn | ContinuousColumn | DatetimeColumn | CategoricalColumn | BooleanColumn | IdColumn,
@@ -400,6 +456,22 @@ class Schema(Declaration):
     def learned_columns(self) -> tuple[AnyColumn, ...]:
         """The columns that are read and learned: all but the ids."""
         return tuple(column for column in self.columns if column.kind != "id")
+
+    @property
+    def columns_to_estimate(self) -> tuple[EstimableColumn, ...]:
+        """The columns whose bounds are still to be estimated."""
+        ordered = (column for column in self.columns if isinstance(column, OrderedColumn))
+        return tuple(column for column in ordered if column.bounds_are == "to estimate")
+
+    def with_bounds(self, found: Mapping[str, Mapping[str, Any]]) -> Schema:
+        """The schema with other bounds: column → what its `bounds` and `bounds_are` say in schema.yaml."""
+        columns = (
+            type(column).model_validate({**column.model_dump(), **found[column.name]})
+            if column.name in found
+            else column
+            for column in self.columns
+        )
+        return self.model_copy(update={"columns": tuple(columns)})
 
     def column(self, name: str) -> AnyColumn:
         """The column of that name. Raises KeyError."""
@@ -516,7 +588,3 @@ def _refuse_unbuilt(raw: dict[str, Any], file: str) -> None:
 
     if raw.get("kind") == "image" or "image" in raw:
         refuse("this is offered for tables, not for images, by this version")
-    columns = raw.get("columns")
-    for column in columns if isinstance(columns, list) else []:
-        if isinstance(column, dict) and column.get("bounds") == "estimate":
-            refuse(f"column {column.get('name')}: `bounds: estimate` is not offered by this version")

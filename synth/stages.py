@@ -64,8 +64,8 @@ LIBRARIES = ("numpy", "pyarrow", "pytorch-lightning", "safetensors", "scipy", "t
 class Recipe(Protocol):
     """What differs between a table and images, stage by stage; each of the two modules is one."""
 
-    def encode(self, folder: RunFolder) -> None:
-        """One pass over the private rows into the run's working file."""
+    def encode(self, folder: RunFolder, charge: Callable[[Event], None], /) -> None:
+        """One pass over the private rows into the run's working file, once bounds to be estimated are."""
 
     def measure(self, folder: RunFolder, charge: Callable[[Event], None], workers: Workers, /) -> None:
         """All noised releases, each charged before its first draw, then saved whole."""
@@ -141,11 +141,20 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
 @guarded_stage
 @once("quality")
 @timed
-def encode(folder: RunFolder) -> None:
-    """One pass over the private rows into the run's working file; again when a run goes on to a stage that wants it."""
+def encode(folder: RunFolder, ledger: Ledger | None = None) -> None:
+    """One pass over the private rows into the run's working file; again when a run goes on to a stage that wants it.
+
+    Only a run that estimates bounds draws noise here, and needs its ledger.
+    """
+
+    def charge(event: Event) -> None:
+        if ledger is None:
+            raise PrivacyRefusal(f"encode: {event.name!r} needs the ledger; nothing was drawn")
+        _spend(ledger, folder, event)
+
     if has_score(folder):
         folder.note(SPLIT, False)
-    recipe_of(folder.run()).encode(folder)
+    recipe_of(folder.run()).encode(folder, charge)
 
 
 @guarded_stage
@@ -196,7 +205,7 @@ def sample(folder: RunFolder, workers: Workers = HERE) -> None:
         delta=run.config.privacy.delta,
         privacy_unit=run.declared.unit,
         run_id=folder.run_id,
-        schema_sha256=sha256_text(public_yaml(run.declared)),
+        schema_sha256=sha256_text(public_yaml(run.published)),
     )
     facts = recipe_of(run).sample(folder, None if asked == "auto" else asked, mark, workers)
     folder.note("data", facts.model_dump(mode="json"))
@@ -282,7 +291,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         events=events,
         noise_protection=noise_protection(events),
         accountant=accountant(events),
-        not_covered=not_covered(run.declared, large_delta=bool(folder.noted("delta")["large"])),
+        not_covered=not_covered(run.published, large_delta=bool(folder.noted("delta")["large"])),
         population_epsilon=budget.epsilon,
         population_delta=budget.delta,
         population_overlaps=budget.overlaps,
@@ -335,7 +344,7 @@ def give_up(folder: RunFolder, ledger: Ledger) -> None:
     A run that can be resumed keeps its account open, which charges it in full too. A run that was not charged and has
     nothing to tell the steward leaves no folder either.
     """
-    if folder.measured and obstacle(folder, ledger.run(folder.run_id)) is None:
+    if folder.saved and obstacle(folder, ledger.run(folder.run_id)) is None:
         return
     folder.forget()  # first: an account that closes with this in place is one that a finished run has settled
     ledger.close_failed(folder.run_id)

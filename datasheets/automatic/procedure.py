@@ -43,6 +43,12 @@ def _measurements(read: Reading) -> str:
     measured, candidates = read("model.measured_pairs"), read("model.candidate_pairs")
     pair = f"{number(measured)} of {plural(candidates, 'candidate pair')} of columns"
     meaning = {
+        budget.BOUNDS: (
+            "for each column whose bounds are estimated, two histograms over the whole of what its kind can hold: on a"
+            " public ladder (1, 2 and 5 times each power of ten on both sides of zero, or decades of years) and on a"
+            " finer one (at most fifteen parts of each, or years); a row adds one to one cell of each. Bounds reach"
+            " over what stands out of the noise."
+        ),
         budget.TARGET_BINS: (
             "the histogram of the target on a fine public grid, by which the target is cut into"
             " classes of about equal mass."

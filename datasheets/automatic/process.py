@@ -8,7 +8,7 @@ from typing import Any
 from datasheets.automatic import images
 from datasheets.automatic.procedure import procedure_in_words
 from datasheets.reading import Automatic, Reading, exact, listed, number, plural
-from datasheets.statements import row_count_in_words
+from datasheets.statements import bounds_in_words, row_count_in_words
 
 
 def _purpose(read: Reading) -> str:
@@ -76,6 +76,8 @@ def _steps(read: Reading) -> str:
         " nullable, else a random value of the declared domain. How often this happened is not"
         " published."
     )
+    if estimated := bounds_in_words(read):
+        text += f"\n\n{estimated}"
     if rules:
         text += "\n\nColumns with a rule of their own:\n\n" + "\n".join(rules)
     return text + (

@@ -58,7 +58,7 @@ def schema_of(run: Run) -> ImageSchema:
     return run.images
 
 
-def encode(folder: RunFolder) -> None:
+def encode(folder: RunFolder, _charge: Callable[[Event], None]) -> None:
     """One pass over the private pictures into the run's working file."""
     run = folder.run()
     schema = schema_of(run)

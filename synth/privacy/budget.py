@@ -31,11 +31,16 @@ SELECTION_SHARE = 0.1
 """Share of the pairs' budget for choosing which of them are measured."""
 BY_CLASS_SHARE = 0.6
 TARGET_BINS_SHARE = 0.02
+BOUNDS_SHARE, MOST_BOUNDS_SHARE = 0.05, 0.2
+"""Share of B for each column whose bounds are estimated, and for all of them together at most."""
+BOUNDS_LEVELS = 2
+"""Histograms of such a column: on a coarse ladder and on a fine one (`synth.tables.ladder`)."""
 FINE_SHARE = 0.4
 """Share of the one-ways' budget for the fine histograms, which place the bins; the rest measures the bins."""
 SMOOTH_CELLS = 24
 """A fine histogram of ordered cells gets the precision of so many at most: neighbours tell about each other."""
 
+BOUNDS = "histograms for bounds"
 FINE = "fine histograms and class sizes"
 DETAIL = "detail histograms (single values and digits)"
 TARGET_BINS = "histogram of the target"
@@ -73,6 +78,7 @@ class TablePlan:
         critic: the steps of the critic trained by DP-SGD; None without one.
         score: the score on held-out people; None without any.
         releases: the releases that the model is learned from, in order.
+        bounds_noise: noise scale of a cell of the histograms that bounds are estimated from; None without any.
     """
 
     fine_noise: Mapping[str, float]
@@ -88,6 +94,12 @@ class TablePlan:
     critic: PoissonGaussianEvent | None
     score: GaussianEvent | HeldOutEvent | None
     releases: tuple[GdpEvent, ...]
+    bounds_noise: float | None = None
+
+    @property
+    def measured(self) -> tuple[GdpEvent, ...]:
+        """The releases on encoded rows: all but the one that bounds are estimated from, before rows are encoded."""
+        return tuple(event for event in self.releases if event.name != BOUNDS)
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -146,6 +158,7 @@ def plan_table(
     critic_steps: int = 0,
     critic_sample_rate: float = 0.0,
     holdout: float | Literal["file"] = 0.0,
+    estimated_columns: int = 0,
 ) -> TablePlan:
     """Split (ε, δ) over the releases of a table run, over the critic when it gets a share, and over a score.
 
@@ -164,6 +177,7 @@ def plan_table(
         critic_steps: DP-SGD steps of the critic; critic_sample_rate: chance of a person to join one of them.
         holdout: chance of a person to be held out of all this for the score; or "file" for people in a file of their
             own, whose score takes a share of B.
+        estimated_columns: columns whose bounds are estimated, by two histograms each.
     """
     total = mu_of(epsilon, delta) ** 2
     m = max_rows_per_person
@@ -172,7 +186,12 @@ def plan_table(
         score = _event(ACCURACY, m, m / math.sqrt(HOLDOUT_FILE_SHARE * total))
         total -= HOLDOUT_FILE_SHARE * total
     events: list[GdpEvent] = []
-    target_noise = None
+    bounds_noise = target_noise = None
+    if estimated_columns:
+        share, tables = bounds_share(estimated_columns), BOUNDS_LEVELS * estimated_columns
+        bounds_noise = m * math.sqrt(tables / (share * total))
+        events.append(_event(BOUNDS, m * math.sqrt(tables), bounds_noise))
+        total -= share * total
     if not classes_known:
         target_noise = m / math.sqrt(TARGET_BINS_SHARE * total)
         events.append(_event(TARGET_BINS, m, target_noise))
@@ -245,6 +264,7 @@ def plan_table(
         else critic_event(epsilon, delta, beside, steps=critic_steps, sample_rate=critic_sample_rate),
         score=score,
         releases=tuple(events),
+        bounds_noise=bounds_noise,
     )
 
 
@@ -265,6 +285,11 @@ def critic_event(
             "into its share; raise the share, or set it to 0"
         ) from None
     return PoissonGaussianEvent(name=CRITIC, sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
+
+
+def bounds_share(columns: int) -> float:
+    """Share of B for the bounds of so many columns; of what a score on a separate file leaves."""
+    return min(BOUNDS_SHARE * columns, MOST_BOUNDS_SHARE)
 
 
 def selections_of(columns: int, epsilon: float) -> int:

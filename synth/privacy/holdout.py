@@ -32,6 +32,22 @@ def held_out_rows(probability: float) -> HeldOut:
     return lambda start, stop: coins(stop - start, probability)
 
 
+def tossed_once(held_out: HeldOut) -> HeldOut:
+    """The same coins for every pass over the rows: the first one tosses them in order, and another finds them."""
+    tossed: list[BoolArray] = []
+
+    def found(start: int, stop: int) -> BoolArray:
+        known = sum(map(len, tossed))
+        if stop > known:
+            tossed.append(held_out(known, stop))
+        if start == known:
+            return tossed[-1]
+        tossed[:] = [np.concatenate(tossed)]
+        return tossed[0][start:stop]
+
+    return found
+
+
 def held_out_persons(persons: npt.NDArray[np.int64], probability: float) -> HeldOut:
     """All rows of a person fall by the same coin.
 

@@ -8,7 +8,7 @@ from synth.privacy.accounting import round_up
 from synth.privacy.composition import cost_of_run, only_gdp
 from synth.privacy.events import Event, HeldOutEvent, SelectionEvent
 from synth.privacy.noise import OF_CHOICES, PROTECTION
-from synth.schema import Declaration, Schema
+from synth.schema import Declaration, EstimableColumn, Schema
 
 ACCOUNTANT = (
     "Gaussian mechanisms composed exactly (mu^2 = sum of squared sensitivity over noise variance) and converted to "
@@ -75,7 +75,7 @@ def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str,
 
     `large_delta` says that δ is not below one over the noised number of rows.
     """
-    declared = "column names, kinds, bounds, categories"
+    declared = f"column names, kinds, bounds{_but_estimated(schema)}, categories"
     of_text = (
         "; of columns of text without missing codes also whether any of the first cells reads as the declared number, "
         "date or truth value"
@@ -116,6 +116,12 @@ def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str,
             f"{', '.join(refused)}: the schema asks to refuse the run in that case, and its operator sees it."
         )
     return tuple(items)
+
+
+def _but_estimated(schema: Declaration) -> str:
+    columns = schema.learned_columns if isinstance(schema, Schema) else ()
+    names = [c.name for c in columns if isinstance(c, EstimableColumn) and c.bounds_are != "declared"]
+    return f" (but for {', '.join(names)}, of which they are estimated with noise)" if names else ""
 
 
 def _several_rows(schema: Declaration) -> str:

@@ -7,7 +7,7 @@ stage reads codes, never values.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,19 +62,11 @@ def encode(
     if persons is not None:
         fields.append(pa.field(PERSON, pa.int64()))
     schema = pa.schema(fields)
-    rows = seen = 0
+    rows = 0
     with ExitStack() as files:
         training = files.enter_context(writing(destination, schema))
         scored = None if aside is None else files.enter_context(writing(aside.destination, schema))
-        for whole in batches:
-            batch = whole
-            if stays is not None:
-                if seen + whole.num_rows > len(stays):
-                    raise InvalidSource("source: changed while it was being read; run again on a file at rest")
-                batch = whole.filter(pa.array(stays[seen : seen + whole.num_rows]))
-            seen += whole.num_rows
-            if batch.num_rows == 0:
-                continue
+        for batch in rows_that_stay(batches, stays):
             columns = []
             for name, codec in codecs.items():
                 encoded = codec.encode(batch.column(name), rng)
@@ -89,8 +81,34 @@ def encode(
                 codes = codes.filter(pa.array(~held_out))
             training.write_batch(codes)
             rows += batch.num_rows
+    return outside
+
+
+def rows_that_stay(batches: Iterable[pa.RecordBatch], stays: npt.NDArray[np.bool_] | None) -> Iterator[pa.RecordBatch]:
+    """The rows that contribution bounding leaves, batch by batch; all of them without `stays` [rows].
+
+    Raises InvalidSource when there are none, or others than were bounded.
+    """
+    rows = seen = 0
+    for whole in batches:
+        batch = whole
+        if stays is not None:
+            if seen + whole.num_rows > len(stays):
+                raise InvalidSource("source: changed while it was being read; run again on a file at rest")
+            batch = whole.filter(pa.array(stays[seen : seen + whole.num_rows]))
+        seen += whole.num_rows
+        rows += batch.num_rows
+        if batch.num_rows:
+            yield batch
     if stays is not None and seen != len(stays):
         raise InvalidSource("source: changed while it was being read; run again on a file at rest")
     if rows == 0:
         raise InvalidSource("source: has no rows" + ("" if stays is None else " that belong to a person"))
-    return outside
+
+
+def rows_not_held_out(batches: Iterable[pa.RecordBatch], held_out: HeldOut) -> Iterator[pa.RecordBatch]:
+    """The rows that stay, less those of held-out people."""
+    rows = 0
+    for batch in batches:
+        yield batch.filter(pa.array(~held_out(rows, rows + batch.num_rows)))
+        rows += batch.num_rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from synth.errors import UserError
 from synth.privacy.budget import TablePlan, noise_scales, precision_of
 from synth.tables.bins import bin_limit
-from synth.tables.codec import Codec
+from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.layout import Layout
 from synth.tables.pair_choice import MAX_GROUPS
 
@@ -90,8 +90,16 @@ def memory_bytes(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     fit = matrices if fits_as_matrices(classes, width) else max(matrices, blocks)
     fit += 12 * 4 * 2 * MAX_POINTS * width  # activations
     draw = (8 + 8 + 4) * width**2
-    histograms = 3 * 8 * sum(block.size for name in layout.columns for block in codecs[name].blocks)
+    histograms = 3 * 8 * sum(_largest_blocks(codecs[name]) for name in layout.columns)
     return RUNTIME_BYTES + histograms + max(counts, fit, draw)
+
+
+def _largest_blocks(codec: Codec) -> int:
+    """Cells of all of a column's histograms; with bounds that are still to be estimated, the most there can be."""
+    size = sum(block.size for block in codec.blocks)
+    if isinstance(codec, OrderedCodec) and codec.column.bounds_are == "to estimate":
+        size += codec.lattice.most_singles
+    return size
 
 
 def fits_as_matrices(classes: int, width: int) -> bool:

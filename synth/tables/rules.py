@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,11 @@ from synth.schema import (
     ContinuousColumn,
     DatetimeColumn,
     Determined,
+    EstimableColumn,
     IntegerColumn,
     Schema,
 )
-from synth.tables.codec import Codec, LevelCodec, OrderedCodec, codecs_of
+from synth.tables.codec import Codec, LevelCodec, OrderedCodec, codec_of, codecs_of
 from synth.tables.comparison import Comparison, parse_comparison, split_name, value_of
 from synth.tables.conditions import domain_of, region_of, whole_domain
 from synth.tables.pieces import FloatArray, Region
@@ -117,7 +119,8 @@ Rule = Order | Never | Function | Sum
 def rules_of(schema: Schema) -> tuple[Rule, ...]:
     """The declared rules of a schema that has none of `problems_of_rules`."""
     codecs = codecs_of(schema)
-    return tuple(_rule(declared, schema, codecs) for declared in schema.rules)
+    rules = (_rule(declared, schema, codecs) for declared in schema.rules)
+    return tuple(rule for rule in rules if rule is not None)
 
 
 def met_by(
@@ -132,10 +135,12 @@ def met_by(
 
 def problems_of_rules(schema: Schema) -> list[str]:
     """What is wrong with the declared rules, one phrase a problem."""
-    codecs, rules, problems = codecs_of(schema), [], []
+    rules: list[Rule] = []
+    codecs, problems = codecs_of(schema), []
     for declared in schema.rules:
         try:
-            rules.append(_rule(declared, schema, codecs))
+            if (rule := _rule(declared, schema, codecs)) is not None:
+                rules.append(rule)
         except ValueError as error:
             problems.append(f"rule {text_of(declared)}: {error}")
     return problems + _problems_between(rules, codecs)
@@ -179,7 +184,8 @@ def last_at(codec: Codec, points: FloatArray) -> FloatArray:
     return np.asarray(found - (line_of(codec, found) > points))
 
 
-def _rule(declared: str | Determined, schema: Schema, codecs: Mapping[str, Codec]) -> Rule:
+def _rule(declared: str | Determined, schema: Schema, codecs: Mapping[str, Codec]) -> Rule | None:
+    """A declared rule; None for one that estimated bounds have left nothing to rule out."""
     if isinstance(declared, Determined):
         return _function(declared, schema, codecs)
     text = " ".join(declared.split())
@@ -213,7 +219,7 @@ def _order(text: str, schema: Schema) -> Order:
     return Order(text, lower, upper, len(operator) == 1)
 
 
-def _never(text: str, body: str, codecs: Mapping[str, Codec], schema: Schema) -> Never:
+def _never(text: str, body: str, codecs: Mapping[str, Codec], schema: Schema) -> Never | None:
     comparisons = []
     for part in _split_and(body):
         try:
@@ -225,6 +231,8 @@ def _never(text: str, body: str, codecs: Mapping[str, Codec], schema: Schema) ->
         name = _named(comparison.column, schema).name
         region = _met(codecs[name], comparison)
         region = regions[name].and_(region) if name in regions else region
+        if region.empty and _found(codecs[name].column):
+            return None
         if region.empty:
             domain = domain_of(codecs[name].column)
             raise ValueError(f"nothing declared for {name} ({domain}) is like {part.strip()!r}")
@@ -235,9 +243,20 @@ def _never(text: str, body: str, codecs: Mapping[str, Codec], schema: Schema) ->
 
 
 def _met(codec: Codec, comparison: Comparison) -> Region:
-    """As for conditions, but missing meets a part only when that names it."""
-    region = region_of(codec, comparison)
+    """As for conditions, but missing meets a part only when that names it.
+
+    A rule is written before bounds are estimated, so it may name values that turn out to lie outside of them.
+    """
+    if _found(codec.column):
+        region = region_of(codec_of(codec.column.unbounded), comparison).and_(whole_domain(codec, missing=True))
+    else:
+        region = region_of(codec, comparison)
     return replace(region, missing=comparison.operator == "=" and None in comparison.values)
+
+
+def _found(column: AnyColumn) -> TypeGuard[EstimableColumn]:
+    """Whether a column has bounds that were not there when its rules were written."""
+    return isinstance(column, EstimableColumn) and column.bounds_are in {"estimated", "assumed"}
 
 
 def _split_and(body: str) -> list[str]:
@@ -257,6 +276,8 @@ def _function(declared: Determined, schema: Schema, codecs: Mapping[str, Codec])
     own, other = codecs[source.name], codecs[result.name]
     if not isinstance(own, LevelCodec):
         raise ValueError(f"{source.name} is {source.kind}; only categorical and boolean columns determine others")
+    if isinstance(result, EstimableColumn) and result.bounds_are == "to estimate":
+        raise ValueError(f"its map names values of {result.name}, whose bounds are estimated; declare them")
     if result.name == schema.target:
         raise ValueError(f"{result.name} is the target, which no other column determines; turn the rule round")
     if source.nullable and not result.nullable:

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from synth.config import Run
 from synth.durations import so_far
@@ -30,18 +31,21 @@ from synth.parquet import read_parts, write_parts
 from synth.prepare import plan_run
 from synth.privacy.audit.one_run import Audit
 from synth.privacy.audit.synthetic_rows import audit_of_rows, first_rows
+from synth.privacy.budget import BOUNDS
 from synth.privacy.contributions import bound_and_number, bound_contributions
 from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.events import Event, PoissonGaussianEvent
-from synth.privacy.holdout import held_out_persons, held_out_rows
+from synth.privacy.holdout import held_out_persons, held_out_rows, tossed_once
 from synth.privacy.noise import NoiseSource
 from synth.refinement import RefineSettings, charging, constants_of
 from synth.refinement import settings_of as settings_of_refining
-from synth.run_folder import CRITIC, RunFolder
+from synth.run_folder import BOUNDS as ESTIMATED
+from synth.run_folder import CRITIC, MEASURES, RunFolder
+from synth.tables.bounds import estimate_bounds, meeting_rules
 from synth.tables.codec import codecs_of
 from synth.tables.count import WorkingFile, read_codes
 from synth.tables.decode import arrow_schema, decoder_of
-from synth.tables.encode import PERSON, Aside
+from synth.tables.encode import PERSON, Aside, rows_not_held_out, rows_that_stay
 from synth.tables.encode import encode as encode_rows
 from synth.tables.layout import Layout
 from synth.tables.measure import Measurer
@@ -55,6 +59,9 @@ from synth.tables.rules import rules_of
 from synth.tables.train import LATENT_SIZE, FitSettings, fit, settings_of
 from synth.tables.workers import HERE, Workers
 from synth.working_file import working_key
+
+if TYPE_CHECKING:
+    from synth.database import Snapshot  # the driver is loaded where it is used
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +79,9 @@ REFINED = "refined"
 """The model as they have refined it, until the run takes it."""
 
 
-def encode(folder: RunFolder) -> None:
-    """One pass over the private rows into the run's working file."""
+def encode(folder: RunFolder, charge: Callable[[Event], None]) -> None:
+    """One pass over the private rows into the run's working file; before it another, if bounds are to be estimated."""
     run = folder.run()
-    codecs = codecs_of(run.table)
     stays, numbers, most = None, None, run.table.max_rows_per_person
     share = run.config.evaluation.share
     aside = Aside(folder.held_out, held_out_rows(share)) if share > 0 else None
@@ -88,6 +94,11 @@ def encode(folder: RunFolder) -> None:
                 stays = bound_contributions(persons, max_rows_per_person=most)
             if aside is not None and numbers is not None:
                 aside = replace(aside, held_out=held_out_persons(numbers, share))
+        if run.table.columns_to_estimate:
+            aside = None if aside is None else replace(aside, held_out=tossed_once(aside.held_out))
+            _estimate(folder, run, source, stays, aside, charge)
+            run = folder.run()
+        codecs = codecs_of(run.table)
         rules = BrokenRows(rules_of(run.table), codecs)
         batches = rules.watch(read_batches(source, run.table))
         drawn = numbers if run.has_critic else None  # a critic draws people
@@ -97,6 +108,38 @@ def encode(folder: RunFolder) -> None:
     write_whole(folder.private / OUTSIDE, json.dumps(outside))
     write_whole(folder.private / BROKEN_RULES, json.dumps({"rows": rules.rows, "counts": rules.counts}))
     logger.info("encode: the declared columns are encoded")
+
+
+def _estimate(
+    folder: RunFolder,
+    run: Run,
+    source: Path | Snapshot,
+    stays: npt.NDArray[np.bool_] | None,
+    aside: Aside | None,
+    charge: Callable[[Event], None],
+) -> None:
+    """Estimate bounds from the rows that are learned from, charged before the draw; saved whole, and never again."""
+    _, plan = plan_run(run)
+    event = next(event for event in plan.releases if event.name == BOUNDS)
+    columns = run.table.columns_to_estimate
+    assert plan.bounds_noise is not None
+    batches = rows_that_stay(read_batches(source, run.table, [column.name for column in columns]), stays)
+    found = estimate_bounds(
+        batches if aside is None else rows_not_held_out(batches, aside.held_out),
+        columns,
+        noise=NoiseSource(),
+        noise_scale=plan.bounds_noise,
+        charge=lambda: charge(event),
+    )
+    write_whole(folder.bounds, json.dumps(meeting_rules(run.table, found)))
+    folder.note(ESTIMATED, True)
+    logger.info("encode: bounds of %s are estimated", ", ".join(found))
+    assumed = [name for name, said in found.items() if said["bounds_are"] == "assumed"]
+    if assumed:
+        logger.warning(
+            "warning: nothing in %s stands out of the noise; fixed bounds are assumed. Declare them, or raise epsilon",
+            ", ".join(assumed),
+        )
 
 
 def _encode_file(run: Run, file: Path, destination: Path) -> None:
@@ -114,6 +157,8 @@ def _encode_file(run: Run, file: Path, destination: Path) -> None:
 def measure(folder: RunFolder, charge: Callable[[Event], None], workers: Workers = HERE) -> None:
     """All noised releases, each charged before its first draw, then saved whole. Workers count; noise is drawn here."""
     run = folder.run()
+    if folder.estimated:
+        folder.note(MEASURES, True)
     layout, plan = plan_run(run)
     events = {event.name: event for event in plan.events}  # of the very plan that is drawn from
     count = run.table.row_count
@@ -374,6 +419,11 @@ def _report_to_the_steward(folder: RunFolder, measured: Measurements) -> None:
     if (folder.private / EXACT_SCORE).exists():
         correct, wrong = json.loads((folder.private / EXACT_SCORE).read_text())
         scores["held_out"] = {"correct": correct, "wrong": wrong}
+    scores["bounds"] = [
+        {"column": name, "low": low, "high": high, "are": said["bounds_are"]}
+        for name, said in folder.run().found.items()
+        for low, high in [said["bounds"]]
+    ]
     if folder.run().table.rules:
         broken = json.loads((folder.private / BROKEN_RULES).read_text())
         scores["rules"] = rule_scores(broken, TableModel.load(folder.model))

@@ -124,6 +124,8 @@ def _added(named: Callable[[str], AnyColumn], name: str, *, dashed: bool) -> Any
         raise ValueError(f"{error}{'; only columns are added' if _NUMBER.fullmatch(name) else hint}") from None
     if not isinstance(column, (IntegerColumn, ContinuousColumn)):
         raise ValueError(f"{name} is {column.kind}; only numbers are added")
+    if column.bounds_are == "to estimate":
+        raise ValueError(f"{name} has `bounds: estimate`, and what adds up depends on them; declare its bounds")
     if isinstance(column, ContinuousColumn) and column.decimals is None:
         raise ValueError(f"{name} has no `decimals`; declare them, so that the sum can be exact")
     return column

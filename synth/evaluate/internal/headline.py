@@ -21,7 +21,13 @@ class Line:
 
 def headline(scores: Mapping[str, Any]) -> tuple[Line, ...]:
     """The lines for the scores of a run, in the order of what they may stop."""
-    return (_copies(scores["copies"]), _outside(scores), *_rules(scores), _furthest(scores))
+    return (
+        _copies(scores["copies"]),
+        _outside(scores),
+        *_bounds(scores),
+        *_rules(scores),
+        _furthest(scores),
+    )
 
 
 def _copies(alarm: Mapping[str, Any]) -> Line:
@@ -43,6 +49,18 @@ def _outside(scores: Mapping[str, Any]) -> Line:
         "values (missing_codes), other spellings, narrow bounds, other forms of dates and decimals; then run again."
     )
     return Line("Outside the declared domain", text, alarm=True)
+
+
+def _bounds(scores: Mapping[str, Any]) -> tuple[Line, ...]:
+    found = scores.get("bounds", ())
+    assumed = [entry["column"] for entry in found if entry["are"] == "assumed"]
+    if assumed:
+        names = ", ".join(assumed[:NAMED]) + (", …" if len(assumed) > NAMED else "")
+        text = f"nothing in {names} stood out of the noise, so a fixed range was taken. Declare bounds."
+        return (Line("Bounds that were estimated", text, alarm=True),)
+    named = [f"{entry['column']} {entry['low']} to {entry['high']}" for entry in found[:NAMED]]
+    more = ", …" if len(found) > NAMED else ""
+    return (Line("Bounds that were estimated", f"{', '.join(named)}{more}."),) if found else ()
 
 
 def _rules(scores: Mapping[str, Any]) -> tuple[Line, ...]:

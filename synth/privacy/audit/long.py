@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synth.config import Database, Run, load_run
-from synth.errors import SynthError, UserError
+from synth.errors import NotBuiltYet, SynthError, UserError
 from synth.files import identities, write_whole
 from synth.ingest import at_rest, check_header, read_batches, read_persons
 from synth.parquet import part_files, read_file
@@ -116,6 +116,12 @@ class TableAudit:
     def __init__(self, run: Run) -> None:
         """Bind to a run; nothing is read. Raises what says that the table is too large."""
         self._run, self._schema, self._delta = run, run.table, run.config.privacy.delta
+        if run.table.columns_to_estimate:
+            names = ", ".join(column.name for column in run.table.columns_to_estimate)
+            raise NotBuiltYet(
+                f"{run.file}: bounds of {names} are estimated, and an audit wants them declared; give it a run.yaml "
+                "whose schema is the bundle's"
+            )
         self._layout, self._plan = plan_run(run)
         refuse_too_large(self._layout, self._plan, codecs_of(run.table))
 

@@ -152,10 +152,17 @@ def one_run_audit(
         planted=planted,
         correct=correct,
         noise_mu=noise_mu(tables, known, suspects, planted),
-        mu=compose_mu(plan.releases),
+        mu=compose_mu(plan.measured),
         delta=delta,
-        covers=COVERS if plan.critic is None else f"{COVERS}, and not the critic trained by DP-SGD",
+        covers=covers_of(plan),
     )
+
+
+def covers_of(plan: TablePlan) -> str:
+    """Which releases of a plan are audited, in words."""
+    other = ["the histograms for bounds"] if plan.bounds_noise is not None else []
+    other += ["the critic trained by DP-SGD"] if plan.critic is not None else []
+    return ", and not ".join([COVERS, *other])
 
 
 def judge(
