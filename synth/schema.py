@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -233,7 +234,8 @@ class ContinuousColumn(OrderedColumn):
     def steps(self) -> tuple[int, int]:
         """First and last value within the bounds, in units of the last declared decimal."""
         assert self.decimals is not None
-        low, high = (round(bound * 10**self.decimals, 6) for bound in self.bounds)
+        # As it is written: in double precision 84999999.99 times a hundred is a little less.
+        low, high = (round(Decimal(repr(bound)).scaleb(self.decimals), 6) for bound in self.bounds)
         return math.ceil(low), math.floor(high)
 
 

@@ -8,8 +8,8 @@ noise `synth.privacy.budget` fixes. What follows is post-processing of it:
    ladder with probability FALSE_ALARM. The bounds reach from the first bin that stands out to the last.
 2. They grow by the next coarse bin as long as that one holds more than GROWS standard deviations of the noise, so that
    a thin tail is kept; noise alone grows a side by a bin in one of fifteen cases.
-3. They shrink by the fine bins at each end for as long as these together, and one standard deviation of their noise,
-   come to at most CUT of the people who stand out, and to at most HIDDEN standard deviations of one bin's noise.
+3. They shrink by the fine bins at each end for as long as these together hold no more than SHRINKS standard deviations
+   of their noise, and, with one of those, no more than CUT of the people who stand out.
 
 A single row, however far out, is below the threshold. Where nothing stands out the column gets a fixed public range.
 """
@@ -47,7 +47,7 @@ IntArray = npt.NDArray[np.int64]
 
 FALSE_ALARM = 1e-6
 """Probability, at most, that noise alone makes any bin of a column stand out."""
-GROWS, HIDDEN = 1.5, 8.0
+GROWS = SHRINKS = 1.5
 CUT = 0.003
 ASSUMED_NUMBERS = (-1000, 1000)
 ASSUMED_DATES = (datetime(1900, 1, 1), datetime(2099, 12, 31, 23, 59, 59))
@@ -127,7 +127,7 @@ def ends_of(ladder: Ladder, noised: Tally, noise_scale: float) -> tuple[float, f
     start = int(np.searchsorted(ladder.coarse, grown_low))
     stop = int(np.searchsorted(ladder.coarse, grown_high, side="right"))
     # Each end may shrink into the bin that stood out, and not past it.
-    most = min(CUT * float(noised.coarse[standing_out].sum()), HIDDEN * noise_scale)
+    most = CUT * float(noised.coarse[standing_out].sum())
     from_left = start + _shrinks(noised.fine[start : first + 1], noise_scale, most)
     from_right = stop - 1 - _shrinks(noised.fine[last:stop][::-1], noise_scale, most)
     if from_left > from_right:  # one bin stood out and its two ends have passed each other
@@ -142,8 +142,9 @@ def _grows(outwards: FloatArray, noise_scale: float) -> int:
 
 
 def _shrinks(inwards: FloatArray, noise_scale: float, most: float) -> int:
-    """How many fine bins, from an end of the range inwards, together surely hold at most so many people; 0 if all."""
-    shows = np.cumsum(inwards) + noise_scale * np.sqrt(np.arange(1, len(inwards) + 1)) > most
+    """How many fine bins, from an end of the range inwards, together hold next to nothing; 0 if all of them do."""
+    together, noise = np.cumsum(inwards), noise_scale * np.sqrt(np.arange(1, len(inwards) + 1))
+    shows = (together > SHRINKS * noise) | (together + noise > most)
     return int(np.argmax(shows)) if shows.any() else 0
 
 

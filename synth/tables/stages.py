@@ -157,18 +157,21 @@ def _encode_file(run: Run, file: Path, destination: Path) -> None:
 def measure(folder: RunFolder, charge: Callable[[Event], None], workers: Workers = HERE) -> None:
     """All noised releases, each charged before its first draw, then saved whole. Workers count; noise is drawn here."""
     run = folder.run()
-    if folder.estimated:
-        folder.note(MEASURES, True)
     layout, plan = plan_run(run)
     events = {event.name: event for event in plan.events}  # of the very plan that is drawn from
     count = run.table.row_count
+
+    def spend(name: str) -> None:
+        folder.note(MEASURES, True)
+        charge(events[name])
+
     measured = Measurer(
         read=lambda keys: WorkingFile(folder.codes, tuple(keys), workers),
         codecs=codecs_of(run.table),
         layout=layout,
         plan=plan,
         noise=NoiseSource(),
-        charge=lambda name: charge(events[name]),
+        charge=spend,
         # With a person column the measured rows are those left after bounding, and with held-out people those that
         # coins have left: fewer than declared, by a private number.
         public_rows=None

@@ -195,7 +195,28 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "a sum of no columns": (_declare(rules=["age = a + b"]), "rule age = a + b: a is not a declared column"),
     "a rule about a value": (_declare(rules=["age > 3"]), "compares a column with a value"),
     "images with columns": (_declare(kind="image"), "columns: a schema of images declares"),
-    "estimated bounds": (_column("age", bounds="estimate"), "not offered by this version"),
+    "estimated bounds that refuse": (_column("age", bounds="estimate", outside="refuse"), "declare the bounds"),
+    "estimated bounds by another name": (_column("age", bounds_are="to estimate"), "`bounds: estimate`"),
+    "estimated bounds of categories": (_column("sex", bounds="estimate"), "bounds: unknown key"),
+    "a sum within estimated bounds": (
+        _all(_column("age", bounds="estimate"), _declare(rules=["bmi = age + bmi"])),
+        "age has `bounds: estimate`",
+    ),
+    "a map into estimated bounds": (
+        _all(
+            _column("age", bounds="estimate"),
+            _declare(rules=[{"determines": ["sex", "age"], "map": {"female": 30, "male": 40}}]),
+        ),
+        "names values of age, whose bounds are estimated",
+    ),
+    "a database's rows held out, bounds estimated": (
+        _all(
+            _set("source", to={"url": "postgresql://127.0.0.1:1/db", "query": "select 1"}),
+            _set("evaluation", to={"holdout": 0.2}),
+            _column("age", bounds="estimate"),
+        ),
+        "a share is not offered for a database without a person column where bounds are estimated (age)",
+    ),
     # schema.yaml
     "no bounds": (_column("age", bounds=None), "column age.bounds: is required"),
     "reversed bounds": (_column("age", bounds=[90, 18]), "column age: bounds are reversed"),

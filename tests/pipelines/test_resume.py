@@ -93,6 +93,15 @@ HELD_OUT: Moments = {
     "scored": ("synth.stages:evaluate", False),
     "evaluated": ("synth.stages:settle", False),
 }
+ESTIMATED: Moments = {
+    "reserved": ("synth.stages:encode", False),
+    "estimated, not saved": ("synth.tables.stages:meeting_rules", False),
+    "estimated": ("synth.tables.stages:encode_rows", False),
+    "encoded": ("synth.stages:measure", False),
+    "counting": ("synth.tables.measure:Measurer.measure", False),
+    "all releases drawn": ("synth.tables.stages:save_measurements", False),
+    "all releases saved": ("synth.tables.stages:save_measurements", True),
+}
 
 
 class Dead:
@@ -587,3 +596,53 @@ def test_a_prefect_that_does_not_start_leaves_a_resumed_run(
     assert told in another.err.splitlines() and told not in outcome.err
     assert dead.run.saved
     assert_whole(dead, dead.resumed(), synth)
+
+
+@pytest.fixture(scope="module")
+def estimated(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, quick_flow: Any) -> Dead:
+    place = tmp_path_factory.mktemp("estimated")
+    clinic = clinic_at(place / "clinic")
+    clinic.column("age")["bounds"] = clinic.column("bmi")["bounds"] = "estimate"
+    dead = Dead(clinic.write().folder, place / "copies", quick_flow)
+    dead.leave_copies(ESTIMATED)
+    return dead
+
+
+@pytest.mark.parametrize("moment", ["estimated", "counting", "all releases saved"])
+def test_bounds_are_estimated_once(estimated: Dead, synth: Any, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    dead = estimated.at(moment)
+    found = dead.run.bounds.read_bytes()
+    monkeypatch.delattr(table_stages, "estimate_bounds")
+    bundle = dead.resumed()
+    assert (bundle.parent / "internal" / "bounds.json").read_bytes() == found
+    columns = json.loads((bundle / "model" / "config.json").read_text())["schema"]["columns"]
+    bounds = {column["name"]: column.get("bounds") for column in columns}
+    assert bounds["age"] == json.loads(found)["age"]["bounds"]
+    assert_whole(dead, bundle, synth)
+
+
+@pytest.mark.parametrize("moment", ["estimated, not saved", "all releases drawn"])
+def test_bounds_that_are_lost_stay_spent(estimated: Dead, moment: str) -> None:
+    dead = estimated.at(moment)
+    with pytest.raises(UserError, match="lost what it drew"):
+        resume(dead.run_yaml, dead.ledger)
+    assert dead.ledger.charged(dead.run.run_id)
+
+
+def test_estimated_bounds_need_the_ledger_that_paid_for_them(estimated: Dead) -> None:
+    dead = estimated.at("estimated")
+    shutil.copy(dead.copies / "reserved" / "ledger.db", dead.folder / "ledger.db")
+    with pytest.raises(UserError, match="was the ledger restored from a backup"):
+        resume(dead.run_yaml, dead.ledger)
+
+
+def test_a_failure_after_the_estimate_can_be_resumed(estimated: Dead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has drawn, so it is charged; what it drew is saved, so that nothing is lost."""
+    dead = estimated.at("reserved")
+    with monkeypatch.context() as patch:
+        patch.setattr(table_stages, "encode_rows", lambda *_, **__: 1 / 0)
+        with pytest.raises(Exception, match="encode"):
+            dead.resumed()
+    assert dead.ledger.charged(dead.run.run_id) and dead.run.estimated
+    found = dead.run.bounds.read_bytes()
+    assert dead.resumed().is_dir() and dead.run.bounds.read_bytes() == found

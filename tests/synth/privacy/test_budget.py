@@ -39,6 +39,7 @@ SHAPES = st.fixed_dictionaries(
         "classes_known": st.booleans(),
         "pairs_by_class": st.booleans(),
         "max_rows_per_person": st.integers(1, 1000),
+        "estimated_columns": st.integers(0, 400),
     }
 )
 EVENT = PoissonGaussianEvent(name=budget.CRITIC, sample_rate=0.1, noise_multiplier=2, steps=3)
@@ -100,7 +101,7 @@ class TestTheWholeBudget:
     def test_it_follows_from_config_and_schema_alone(self) -> None:
         public = {"epsilon", "delta", "histograms", "classes", "details", "detail_weight"}
         public |= {"candidate_pairs", "classes_known", "pairs_by_class", "max_rows_per_person"}
-        public |= {"critic_share", "critic_steps", "critic_sample_rate", "holdout"}
+        public |= {"critic_share", "critic_steps", "critic_sample_rate", "holdout", "estimated_columns"}
         assert set(inspect.signature(plan_table).parameters) == public
         assert planned() == planned()
 
@@ -191,6 +192,22 @@ class TestTheCritic:
     def test_a_share_that_no_noise_fits_is_a_mistake(self) -> None:
         with pytest.raises(UserError, match=r"critic_share: at epsilon 0\.01"):
             planned(epsilon=0.01, critic_share=1e-6, critic_steps=400, critic_sample_rate=0.02)
+
+
+class TestEstimatedBounds:
+    @pytest.mark.parametrize(("columns", "share"), [(1, 0.05), (3, 0.15), (4, 0.2), (300, 0.2)])
+    def test_they_are_paid_for_first(self, columns: int, share: float) -> None:
+        plan = planned(estimated_columns=columns, max_rows_per_person=3)
+        event = plan.releases[0]
+        assert (event.name, event.noise_scale) == (budget.BOUNDS, plan.bounds_noise)
+        assert event.sensitivity == pytest.approx(3 * math.sqrt(2 * columns))
+        assert event.replace_one_sensitivity == pytest.approx(math.sqrt(2) * event.sensitivity)
+        assert share_of(plan, budget.BOUNDS) == pytest.approx(share)
+        assert plan.measured == plan.releases[1:]
+
+    def test_without_any_nothing_is_different(self) -> None:
+        assert planned(estimated_columns=0) == planned()
+        assert planned().bounds_noise is None
 
 
 COLUMNS = ("age", "income", "weight", "sex", "city", "stage", "died", "smoker", "admitted", "seen")
