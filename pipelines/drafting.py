@@ -32,6 +32,7 @@ columns:
 MARKED = """\
 # `domain: unconfirmed`: nothing is known of the values. Write what is public knowledge (a codebook, common sense; never
 # the data) and remove the mark, or delete the line: a column without one is never read. A run refuses the mark.
+# Of bounds that nobody knows, `bounds: estimate` has each run estimate them, for a part of its budget.
 """
 UNIT_IS_ROW = "privacy_unit: row          # each person has one row; or the name of the person column (kind: id)"
 UNIT_IS_PERSON = """\

@@ -106,6 +106,15 @@ def rows_that_stay(batches: Iterable[pa.RecordBatch], stays: npt.NDArray[np.bool
         raise InvalidSource("source: has no rows" + ("" if stays is None else " that belong to a person"))
 
 
+def without_refused(batches: Iterable[pa.RecordBatch], codecs: Mapping[str, Codec]) -> Iterator[pa.RecordBatch]:
+    """The batches themselves. Raises InvalidSource at the first that one of the codecs refuses to encode."""
+    rng = np.random.default_rng(0)  # what it would choose is thrown away
+    for batch in batches:
+        for name, codec in codecs.items():
+            codec.encode(batch.column(name), rng)
+        yield batch
+
+
 def rows_not_held_out(batches: Iterable[pa.RecordBatch], held_out: HeldOut) -> Iterator[pa.RecordBatch]:
     """The rows that stay, less those of held-out people."""
     rows = 0

@@ -45,7 +45,7 @@ from synth.tables.bounds import estimate_bounds, meeting_rules
 from synth.tables.codec import codecs_of
 from synth.tables.count import WorkingFile, read_codes
 from synth.tables.decode import arrow_schema, decoder_of
-from synth.tables.encode import PERSON, Aside, rows_not_held_out, rows_that_stay
+from synth.tables.encode import PERSON, Aside, rows_not_held_out, rows_that_stay, without_refused
 from synth.tables.encode import encode as encode_rows
 from synth.tables.layout import Layout
 from synth.tables.measure import Measurer
@@ -123,7 +123,10 @@ def _estimate(
     event = next(event for event in plan.releases if event.name == BOUNDS)
     columns = run.table.columns_to_estimate
     assert plan.bounds_noise is not None
-    batches = rows_that_stay(read_batches(source, run.table, [column.name for column in columns]), stays)
+    # What refuses the run in any other column does so before the draw, while it costs nothing.
+    refusing = {name: codec for name, codec in codecs_of(run.table).items() if codec.column.outside == "refuse"}
+    names = [*refusing, *(column.name for column in columns)]
+    batches = without_refused(rows_that_stay(read_batches(source, run.table, names), stays), refusing)
     found = estimate_bounds(
         batches if aside is None else rows_not_held_out(batches, aside.held_out),
         columns,

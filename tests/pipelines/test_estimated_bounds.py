@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from synth.privacy import budget
+from synth.privacy.ledger import Ledger
 from synth.privacy.noise import NoiseSource
 from synth.schema import load_schema
 from synth.tables.bounds import ASSUMED_NUMBERS
@@ -34,6 +35,20 @@ class Seeded(NoiseSource):
 @pytest.fixture
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synth.tables.stages.NoiseSource", Seeded)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many normals each call has drawn."""
+    counts: list[int] = []
+
+    class Counting(NoiseSource):
+        def standard_normal(self, count: int) -> Any:
+            counts.append(count)
+            return super().standard_normal(count)
+
+    monkeypatch.setattr("synth.tables.stages.NoiseSource", Counting)
+    return counts
 
 
 def declare(clinic: Any) -> None:
@@ -159,6 +174,16 @@ def test_of_people_with_rows_and_of_those_held_out(
     assert counted == encoded and 0 < len(counted) < rows / 2
     people = [age // 4 for age in counted]
     assert all(people.count(person) == 2 for person in people)
+
+
+def test_a_refused_value_is_found_before_the_draw(clinic: Any, quick_run: Any, drawn: list[int]) -> None:
+    declare(clinic)
+    clinic.column("sex")["outside"] = "refuse"
+    clinic.put("sex", ["female"] * (clinic.table.num_rows - 1) + ["unheard of"])
+    with pytest.raises(Exception, match="encode: InvalidSource"):
+        quick_run(clinic.write().run_yaml)
+    assert drawn == []
+    assert not Ledger.open(clinic.ledger_url, create=False).populations()[0].charged
 
 
 def test_the_long_audit_wants_declared_bounds(clinic: Any, synth: Any) -> None:

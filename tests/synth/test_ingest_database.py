@@ -209,6 +209,21 @@ class TestOneSnapshot:
         assert len(ages) == (30 if "limit" in order else 40)
         assert [int(person) for person in persons] == [age // 10 for age in ages]
 
+    def test_a_pass_over_some_columns_before_one_over_all(
+        self, patients: Any, ask: Any, schema: Schema, of_persons: Schema
+    ) -> None:
+        """As bounds are estimated: of persons both have the same order, without them the same rows."""
+        with at_rest(ask("select * from patients order by random()")) as rows:
+            persons = [p for batch in read_persons(rows, of_persons) for p in batch.to_pylist()]
+            ages = [a for batch in read_batches(rows, of_persons, ["age"]) for a in batch.column(0).to_pylist()]
+            again = [a for batch in read_batches(rows, of_persons) for a in batch.column("age").to_pylist()]
+        assert ages == again and [int(p) for p in persons] == [age % 10 for age in ages]
+        with at_rest(ask()) as rows:
+            some = [row for batch in read_batches(rows, schema, ["age"]) for row in batch.to_pylist()]
+            every = [row for batch in read_batches(rows, schema) for row in batch.to_pylist()]
+        assert sorted(row["age"] for row in every) == sorted(row["age"] for row in some) == list(range(40))
+        assert {*some[0]} == {"age"} and {*every[0]} == {"age", "sex"}
+
     def test_what_others_write_meanwhile_is_not_seen(
         self, patients: Any, ask: Any, schema: Schema, of_persons: Schema
     ) -> None:
