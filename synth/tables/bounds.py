@@ -8,7 +8,10 @@ noise `synth.privacy.budget` fixes. What follows is post-processing of it:
    ladder with probability FALSE_ALARM. The bounds reach from the first bin that stands out to the last.
 2. They grow by the next coarse bin as long as that one holds more than GROWS standard deviations of the noise, so that
    a thin tail is kept; noise alone grows a side by a bin in one of fifteen cases.
-3. They shrink by the fine bins at each end for as long as these together hold no more than SHRINKS standard deviations
+3. Towards zero bins get ever smaller, so there the DEPTH largest are taken together: those on the other side of zero,
+   to which the range grows, as far as on its own, when they hold more than CROSSES standard deviations of their noise;
+   else those between the range and zero, to which it grows when they hold more than REACHES.
+4. They shrink by the fine bins at each end for as long as these together hold no more than SHRINKS standard deviations
    of their noise, and, with one of those, no more than CUT of the people who stand out.
 
 A single row, however far out, is below the threshold. Where nothing stands out the column gets a fixed public range.
@@ -48,6 +51,9 @@ IntArray = npt.NDArray[np.int64]
 FALSE_ALARM = 1e-6
 """Probability, at most, that noise alone makes any bin of a column stand out."""
 GROWS = SHRINKS = 1.5
+CROSSES, REACHES = 3.0, 2.0
+DEPTH = 9
+"""Coarse bins of three powers of ten."""
 CUT = 0.003
 ASSUMED_NUMBERS = (-1000, 1000)
 ASSUMED_DATES = (datetime(1900, 1, 1), datetime(2099, 12, 31, 23, 59, 59))
@@ -124,6 +130,8 @@ def ends_of(ladder: Ladder, noised: Tally, noise_scale: float) -> tuple[float, f
     first, last = np.searchsorted(ladder.coarse, low, side="right") - 1, np.searchsorted(ladder.coarse, high)
     grown_low = low - _grows(noised.coarse[:low][::-1], noise_scale)
     grown_high = high + _grows(noised.coarse[high + 1 :], noise_scale)
+    if ladder.zero is not None:
+        grown_low, grown_high = _around_zero(noised.coarse, ladder.zero, grown_low, grown_high, noise_scale)
     start = int(np.searchsorted(ladder.coarse, grown_low))
     stop = int(np.searchsorted(ladder.coarse, grown_high, side="right"))
     # Each end may shrink into the bin that stood out, and not past it.
@@ -139,6 +147,25 @@ def _grows(outwards: FloatArray, noise_scale: float) -> int:
     """How many coarse bins, outwards from the range, hold something one after the other."""
     nothing = outwards <= GROWS * noise_scale
     return int(np.argmax(nothing)) if nothing.any() else len(outwards)
+
+
+def _around_zero(coarse: FloatArray, zero: int, low: int, high: int, noise_scale: float) -> tuple[int, int]:
+    """A range of coarse bins, with what lies between it and zero, and on the other side of that."""
+    if zero - low > high - zero:  # the same in a mirror
+        high, low = (
+            2 * zero - end for end in _around_zero(coarse[::-1], zero, 2 * zero - high, 2 * zero - low, noise_scale)
+        )
+        return low, high
+
+    def holds(bins: FloatArray, more_than: float) -> bool:
+        return bool(bins.sum() > more_than * noise_scale * math.sqrt(max(1, len(bins))))
+
+    mirrored = 2 * zero - high
+    if holds(coarse[mirrored : min(low, zero)][:DEPTH], CROSSES):
+        return mirrored, high
+    if low > zero and holds(coarse[max(zero, high - DEPTH) : low], REACHES):
+        return zero, high
+    return low, high
 
 
 def _shrinks(inwards: FloatArray, noise_scale: float, most: float) -> int:

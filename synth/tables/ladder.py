@@ -42,12 +42,14 @@ class Ladder:
         starts: the first position of each fine bin but the outermost on the left [fine bins − 1].
         lows, highs: the first and last position that a bin stands for, as bounds would name them [fine bins].
         coarse: the coarse bin that each fine bin is in, ascending without gaps [fine bins].
+        zero: the coarse bin of zero, which those on both sides mirror; None where there is no zero.
     """
 
     starts: FloatArray
     lows: FloatArray
     highs: FloatArray
     coarse: IntArray
+    zero: int | None
 
     @property
     def bins(self) -> int:
@@ -96,6 +98,7 @@ def _of_numbers(*, whole: bool) -> Ladder:
         lows=np.concatenate([-highs[::-1], [0.0], lows]),
         highs=np.concatenate([0.0 - lows[::-1], [0.0], highs]),
         coarse=np.concatenate([sides - coarse[::-1], [sides], sides + coarse]),
+        zero=sides,
     )
 
 
@@ -105,4 +108,4 @@ def _of_dates(unit: int) -> Ladder:
     starts = np.array([(datetime(year, 1, 1) - EPOCH).days * (86_400 // unit) for year in years], dtype=np.float64)
     end = ((datetime.max - EPOCH).days + 1) * (86_400 // unit)
     decade = np.array([year // 10 for year in years])
-    return Ladder(starts=starts[1:], lows=starts, highs=np.append(starts[1:], end) - 1, coarse=decade)
+    return Ladder(starts=starts[1:], lows=starts, highs=np.append(starts[1:], end) - 1, coarse=decade, zero=None)

@@ -199,6 +199,16 @@ class TestBounds:
         assert found_in(count, [*ages, 10**15, -(10**9)]) == found_in(count, ages) == [20, 99]
         assert found_in(lab, [*ages, 1e305]) == found_in(lab, ages)
 
+    def test_take_what_is_near_zero_together(self, toy: Schema) -> None:
+        """A decade of five people in each of its bins: none stands out or is next to what does, but they all do."""
+        _, _, lab, _ = toy.columns_to_estimate
+        near = [1.5, 3.0, 7.0, 0.15, 0.3, 0.7]
+        assert found_in(lab, [70.0] * 40) == [50.0, 100.0]
+        assert found_in(lab, [*[70.0] * 40, *near]) == [50.0, 100.0]
+        assert found_in(lab, [*[70.0] * 40, *near * 5]) == [0.0, 100.0]
+        apart = found_in(lab, [*[70.0] * 40, *(-value for value in near * 5)])
+        assert apart == [-100.0, 100.0] == found_in(lab, [*[-70.0] * 40, *near * 5])
+
     def test_keep_a_thin_tail(self, toy: Schema) -> None:
         """Below the threshold each, but above GROWS: the bins from 100 to 499."""
         ages = [*np.repeat(np.arange(20, 100), 50), *[150] * 5, *[300] * 5]
