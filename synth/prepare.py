@@ -174,7 +174,6 @@ def plan_run(run: Run) -> tuple[Layout, TablePlan]:
         critic_steps=run.critic.steps,
         critic_sample_rate=run.critic.sample_rate,
         holdout="file" if run.config.evaluation.file is not None else run.config.evaluation.share,
-        estimated_columns=len(table.columns_to_estimate),
     )
     if run.config.evaluation.holds_out:
         refuse_unscorable(run, layout)

@@ -60,6 +60,7 @@ class LevelCodec:
         self.size = len(levels) + column.nullable
         self.blocks = (Block(column.name, "cells", self.size),)
         self.ordered = False
+        self.to_estimate = False
         self.partitions = column.partitions if isinstance(column, CategoricalColumn) else ()
         self._index = {level_key(level): i for i, level in enumerate(levels)}
 
@@ -145,6 +146,7 @@ class OrderedCodec:
         self.missing = cells if column.nullable else None
         self.size = cells + column.nullable
         self.ordered = True
+        self.to_estimate = column.bounds_are == "to estimate"
         blocks = [Block(column.name, "cells", self.size)]
         if self.lattice.singles:
             blocks.append(Block(column.name, "singles", self.lattice.singles))

@@ -66,7 +66,6 @@ def plan_of(
     critic_steps: int = 0,
     critic_sample_rate: float = 0.0,
     holdout: float | Literal["file"] = 0.0,
-    estimated_columns: int = 0,
 ) -> TablePlan:
     """The releases of a run, fixed from schema and config before the first read."""
     return plan_table(
@@ -84,7 +83,7 @@ def plan_of(
         critic_steps=critic_steps,
         critic_sample_rate=critic_sample_rate,
         holdout=holdout,
-        estimated_columns=estimated_columns,
+        estimated_columns=sum(codec.to_estimate for codec in codecs.values()),
     )
 
 

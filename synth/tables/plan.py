@@ -97,7 +97,7 @@ def memory_bytes(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
 def _largest_blocks(codec: Codec) -> int:
     """Cells of all of a column's histograms; with bounds that are still to be estimated, the most there can be."""
     size = sum(block.size for block in codec.blocks)
-    if isinstance(codec, OrderedCodec) and codec.column.bounds_are == "to estimate":
+    if isinstance(codec, OrderedCodec) and codec.to_estimate:
         size += codec.lattice.most_singles
     return size
 

@@ -212,6 +212,11 @@ class TestEstimatedBounds:
 
 COLUMNS = ("age", "income", "weight", "sex", "city", "stage", "died", "smoker", "admitted", "seen")
 WIDE = tuple(f"b{i}" for i in range(16))
+UNKNOWN = {
+    "count": {"kind": "integer", "bounds": "estimate"},
+    "since": {"kind": "datetime", "bounds": "estimate"},
+}
+NEW = {*WIDE, *UNKNOWN}
 LAYOUTS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "no target": (COLUMNS, None),
     "boolean target": (COLUMNS, "died"),
@@ -223,6 +228,8 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "one column, its own target": (("age",), "age"),
     "target and one column": (("income", "died"), "died"),
     "two columns without details": (("sex", "died"), None),
+    "bounds to be estimated": (("count", "since", "died"), "died"),
+    "a target with bounds to be estimated": (("count", "since", "died"), "count"),
     "many pairs": ((*WIDE, "income"), "income"),
     "many pairs with classes": ((*WIDE, "died"), "died"),
     "many pairs without target": (WIDE, None),
@@ -234,7 +241,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], str | None]] = {
 def test_every_layout_spends_all_and_no_more(
     schema_of: SchemaOf, names: tuple[str, ...], target: str | None, epsilon: float
 ) -> None:
-    schema = schema_of(*names, target=target, **{n: {"kind": "boolean"} for n in names if n in WIDE})
+    schema = schema_of(*names, target=target, **{n: UNKNOWN.get(n, {"kind": "boolean"}) for n in names if n in NEW})
     codecs = codecs_of(schema)
     plan = plan_of(layout_of(schema, codecs), codecs, epsilon=epsilon, delta=DELTA)
     spent = math.fsum(event.mu**2 for event in plan.events)

@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from synth.errors import UserError
 from synth.privacy import budget
-from synth.privacy.budget import plan_table
+from synth.privacy.budget import TablePlan
 from synth.privacy.noise import NoiseSource
 from synth.schema import EstimableColumn, Schema
 from synth.tables.bounds import (
@@ -35,7 +35,7 @@ from synth.tables.bounds import (
 )
 from synth.tables.codec import codecs_of
 from synth.tables.ladder import ladder_of
-from synth.tables.layout import details_of, layout_of
+from synth.tables.layout import details_of, layout_of, plan_of
 from synth.tables.rules import rules_of
 
 SchemaOf = Callable[..., Schema]
@@ -70,6 +70,12 @@ class Seeded(NoiseSource):
 @pytest.fixture(scope="module")
 def toy(schema_of: SchemaOf) -> Schema:
     return schema_of(*NAMES, **DECLARED)
+
+
+@pytest.fixture(scope="module")
+def plan(toy: Schema) -> TablePlan:
+    codecs = codecs_of(toy)
+    return plan_of(layout_of(toy, codecs), codecs, epsilon=1.0, delta=1e-5, max_rows_per_person=3)
 
 
 def batch(rows: Sequence[Row]) -> list[pa.RecordBatch]:
@@ -114,37 +120,24 @@ class TestCounting:
 class TestSensitivity:
     """Neighbours are whole people with up to three rows each; the plan's numbers bound what they move."""
 
-    plan = plan_table(
-        epsilon=1.0,
-        delta=1e-5,
-        histograms=4,
-        detail_blocks=6,
-        detail_weight=0.25,
-        candidate_pairs=6,
-        classes_known=True,
-        pairs_by_class=False,
-        max_rows_per_person=3,
-        estimated_columns=len(NAMES),
-    )
-
     @given(st.lists(PERSON, max_size=3), PERSON, PERSON)
     def test_no_person_moves_more_than_is_charged(
-        self, toy: Schema, others: list[list[Row]], one: list[Row], other: list[Row]
+        self, toy: Schema, plan: TablePlan, others: list[list[Row]], one: list[Row], other: list[Row]
     ) -> None:
-        event = next(event for event in self.plan.releases if event.name == budget.BOUNDS)
+        event = next(event for event in plan.releases if event.name == budget.BOUNDS)
         without, with_one, with_other = (vector(toy, [*others, *more]) for more in ([], [one], [other]))
         assert np.linalg.norm(with_one - without) <= event.sensitivity + 1e-9
         assert np.linalg.norm(with_one - with_other) <= event.replace_one_sensitivity + 1e-9
 
-    def test_somebody_moves_as_much(self, toy: Schema) -> None:
-        event = next(event for event in self.plan.releases if event.name == budget.BOUNDS)
+    def test_somebody_moves_as_much(self, toy: Schema, plan: TablePlan) -> None:
+        event = next(event for event in plan.releases if event.name == budget.BOUNDS)
         one: list[Row] = [("17", "1", "2.5", "1999-12-31")] * 3
         other: list[Row] = [("170", "100", "25", "2020-12-31")] * 3
         assert np.linalg.norm(vector(toy, [one])) == pytest.approx(event.sensitivity)
         apart = np.linalg.norm(vector(toy, [one]) - vector(toy, [other]))
         assert apart == pytest.approx(event.replace_one_sensitivity)
 
-    def test_the_planned_noise_is_drawn_after_the_charge(self, toy: Schema) -> None:
+    def test_the_planned_noise_is_drawn_after_the_charge(self, toy: Schema, plan: TablePlan) -> None:
         log: list[Any] = []
 
         class Watched(Seeded):
@@ -156,7 +149,7 @@ class TestSensitivity:
             yield from batch([("17", "1", "2.5", "1999-12-31")])
             log.append("read")
 
-        noise_scale = self.plan.bounds_noise
+        noise_scale = plan.bounds_noise
         assert noise_scale is not None
         estimate_bounds(
             rows(), toy.columns_to_estimate, noise=Watched(), noise_scale=noise_scale, charge=lambda: log.append("paid")
