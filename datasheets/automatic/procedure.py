@@ -98,7 +98,8 @@ def _bins(read: Reading) -> str:
     return (
         "Bins and class sizes. From the noised fine histograms alone, taken for a smooth curve (the logarithm of the"
         " density is a penalised cubic spline, fitted at the known noise level) with single values that stand out of"
-        " it, grid cells with much mass stay alone and runs of light cells"
+        " it and, where all counts together show that cells lie off it, as far as each is likely to (empirical Bayes),"
+        " grid cells with much mass stay alone and runs of light cells"
         " are merged until they stand out from the noise; levels too rare"
         f" against the noise are merged in runs, in their declared order{between}. How values lie within a bin"
         " follows from the same curve, fitted to both histograms of the column. Class sizes are the precision-weighted"

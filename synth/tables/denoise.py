@@ -4,7 +4,7 @@ A histogram is a smooth curve and single values that people share. The logarithm
 spline over the cells with a penalty on its second differences (P-splines, Eilers & Marx 1996, Stat. Sci. 11). It is
 fitted by least squares in the noise of what was released, and the penalty's weight is chosen by restricted likelihood
 (the generalised Fellner-Schall step, Wood & Fasiolo 2017, Biometrics 73). A cell far above the curve keeps what it
-holds.
+holds; where the others show that they lie off it, each goes as far as its count makes likely (`empirical_bayes.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import BSpline
+
+from synth.tables.empirical_bayes import factors_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -117,7 +119,15 @@ def denoise(
             singles = np.where(above > STANDS_OUT * count_noise, above, 0.0)
         if step > 2 * SMOOTH_FIRST and np.abs(size * move).max() < 1e-2:
             break
-    mass = curve_at(coefficients) + singles
+    curve = curve_at(coefficients)
+    others = singles == 0
+    factors = np.ones(cells)
+    if others.any():
+        factors[others] = factors_of(counts[others], count_noise[others], curve[others])
+    home = np.zeros(cells, dtype=np.int64) if binned is None else binned.bin_of_cell
+    # What the cells off the curve hold, they take from the others of their bin: it was counted too.
+    rough, smooth = (np.bincount(home, weights=part * others) for part in (curve * factors, curve))
+    mass = curve * factors * np.divide(smooth, rough, out=np.ones(len(rough)), where=rough > 0)[home] + singles
     return Denoised(mass=mass * (total / mass.sum()), stands_out=singles > 0)
 
 

@@ -77,3 +77,17 @@ def test_a_single_value_with_a_bin_of_its_own_was_counted_twice() -> None:
     assert estimate.stands_out[30]
     # The two counts, 1,090 and 1,000, weigh the same.
     assert estimate.mass[30] == pytest.approx(1045, rel=0.01)
+
+
+def test_values_that_people_round_to_are_seen_together() -> None:
+    """Three of four people say an even number: none stands out of the noise by itself, all of them together do."""
+    exact = BELL * np.where(np.arange(300) % 2, 0.5, 1.5)
+    noised = exact + 60 * np.random.default_rng(3).standard_normal(300)
+    lookup = np.arange(300) // 20
+    sums = np.bincount(lookup, weights=exact)
+    for binned in (None, BinCounts(lookup, sums, 5.0)):
+        estimate = denoise(noised, 60.0, np.ones(300), exact.sum(), binned=binned)
+        assert not estimate.stands_out[:120].any()
+        assert np.abs(estimate.mass - exact).sum() < 0.75 * np.abs(BELL - exact).sum()
+    # Within a bin they take it from the others: the bins were counted too.
+    assert np.bincount(lookup, weights=estimate.mass) == pytest.approx(sums, abs=50)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from synth.tables.bins import shrunk
-from synth.tables.empirical_bayes import EM_STEPS, expected_counts, mixed
+from synth.tables.empirical_bayes import EM_STEPS, FACTORS, expected_counts, factors_of, mixed
 
 
 def test_chances_are_those_of_a_slow_loop() -> None:
@@ -51,3 +51,25 @@ def test_a_long_tail_is_nearer_than_shrinking_all_alike() -> None:
         for k, guess in enumerate((expected_counts(noised, noise), alike, np.maximum(noised, 0))):
             distances[k] += np.abs(guess - counts).sum()
     assert distances[0] < 0.7 * distances[1:].min()
+
+
+class TestFactors:
+    @given(
+        arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e4, 1e4)),
+        st.floats(1e-2, 1e3),
+        st.floats(1e-9, 1e4),
+    )
+    def test_lie_among_those_that_can_be(self, noised: np.ndarray, noise: float, height: float) -> None:
+        factors = factors_of(noised, np.full(len(noised), noise), np.full(len(noised), height))
+        assert ((factors >= FACTORS.min()) & (factors <= FACTORS.max() * (1 + 1e-12))).all()
+
+    def test_are_one_where_the_counts_lie_on_the_curve(self) -> None:
+        rng = np.random.default_rng(0)
+        curve, noise = 200 * np.exp(-(np.linspace(-2, 2, 200) ** 2)), np.full(200, 40.0)
+        for _ in range(10):
+            assert (factors_of(curve + noise * rng.standard_normal(200), noise, curve) == 1).all()
+
+    def test_are_the_counts_own_without_noise(self) -> None:
+        curve = np.full(100, 1000.0)
+        factors = np.where(np.arange(100) % 5, FACTORS[20], FACTORS[40])
+        assert factors_of(factors * curve, np.full(100, 1.0), curve) == pytest.approx(factors, rel=1e-6)
