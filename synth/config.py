@@ -402,8 +402,6 @@ def _refuse_for_images(config: RunConfig, schema: ImageSchema, file: str) -> Non
         raise NotBuiltYet(f"{file}: source.url: a database is offered for tables alone; images come as files")
     if own := asked.model_fields_set - FOR_IMAGES:
         raise InvalidConfig(file, [f"synthesizer.{name}: is for tables; leave it out" for name in sorted(own)])
-    if asked.critic.processes > 1:
-        raise NotBuiltYet(f"{file}: synthesizer.critic.processes is offered for tables alone; leave it out")
     if asked.share_of_critic == 1:
         problem = "should be below 1 for images: the generator starts from the moments, which have the rest"
         raise InvalidConfig(file, [f"synthesizer.critic_share: {problem}"])

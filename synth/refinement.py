@@ -27,10 +27,10 @@ from synth.config import Critic as CriticConfig
 from synth.config import Run
 from synth.privacy.dp_sgd import DpSgdConfig, GhostClipping, PoissonBatches, PrivateBatch, PrivateCritic
 from synth.privacy.dp_sgd.noising import split_like
-from synth.privacy.dp_sgd.processes import sum_over_processes
+from synth.privacy.dp_sgd.processes import rank_and_world_size, sum_over_processes
 from synth.privacy.events import Event, PoissonGaussianEvent
+from synth.ranks import Ranks, accelerator_of, join, refuse_apart, strategy_of
 from synth.run_folder import CRITIC, RunFolder
-from synth.tables.ranks import Ranks, join, refuse_apart, strategy_of
 from synth.tables.train import quiet_lightning
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def settings_of(run: Run, recipe: CriticConfig) -> RefineSettings:
         hidden_size=recipe.hidden_size,
         weight=recipe.weight,
         max_rows_per_person=run.declared.max_rows_per_person,
-        accelerator=asked.accelerator,
+        accelerator=accelerator_of(asked.accelerator, asked.critic.processes),
         # Two threads on a busy two-core machine can be many times slower than one.
         threads=1 if asked.threads == "auto" else asked.threads,
     )
@@ -224,6 +224,25 @@ def train(
     return module.average.cpu().eval().requires_grad_(True), module
 
 
+def part_of(count: int) -> range:
+    """Which of so many generated rows are this process's."""
+    rank, processes = rank_and_world_size()
+    return range(rank * count // processes, (rank + 1) * count // processes)
+
+
+def gathered(own: Tensor, count: int) -> Tensor:
+    """The rows of all processes [count, …] in order, of which this one's, `part_of(count)`, alone have a gradient.
+
+    What each process derives of a sum over all rows so adds up to what one process alone would derive.
+    """
+    if len(own) == count:
+        return own
+    mine, rows = part_of(count), own.new_zeros(count, *own.shape[1:])
+    rows[mine.start : mine.stop] = own.detach()
+    rows = sum_over_processes(rows)
+    return torch.cat([rows[: mine.start], own, rows[mine.stop :]])
+
+
 @contextmanager
 def threads_of(settings: RefineSettings) -> Iterator[None]:
     """torch works with so many threads inside of this."""
@@ -251,7 +270,7 @@ def _trainer(
     progress: Callback = TQDMProgressBar(refresh_rate=10) if terminal else _PlainProgress(steps)
     return pl.Trainer(
         max_epochs=1,
-        accelerator=settings.accelerator if ranks.count == 1 else ranks.accelerator,
+        accelerator=settings.accelerator,
         devices=ranks.count,
         strategy=strategy_of(ranks),
         use_distributed_sampler=False,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Concatenate, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from synth import release
 from synth.config import Run
@@ -48,6 +48,7 @@ from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of, repl
 from synth.privacy.events import Event
 from synth.privacy.ledger import Ledger, little_left
 from synth.privacy.statement import accountant, noise_protection, not_covered, renyi_epsilon
+from synth.ranks import ranks_of
 from synth.resume import obstacle
 from synth.run_folder import CRITIC, SPLIT, RunFolder, delete_leftovers, software
 from synth.schema import public_yaml
@@ -78,6 +79,9 @@ class Recipe(Protocol):
 
     def refine(self, folder: RunFolder, charge: Callable[[Event], None]) -> None:
         """Refine the fitted model against a critic; nothing for a run without one. Keeps the note CRITIC."""
+
+    def refine_beside(self, folder: RunFolder, rank: int, *, wait: Callable[[], None]) -> Mapping[str, Any]:
+        """What one of several processes does to refine a run; what it has to tell."""
 
     def sample(
         self, folder: RunFolder, rows: int | None, metadata: Mapping[str, str], workers: Workers, /
@@ -124,8 +128,7 @@ def reserve(folder: RunFolder, ledger: Ledger) -> None:
             raise UserError(f"run {folder.run_id} {reason}; start a new run without --resume")
         logger.info("reserve: run %s goes on; nothing more is charged", folder.run_id)
         return
-    if run.images is None:
-        table_stages.ranks_of(run)  # a GPU that is missing is told before anything is spent
+    ranks_of(run)  # a GPU that is missing is told before anything is spent
     reservation = ledger.reserve(
         population=run.declared.ledger_population,
         dataset=run.declared.dataset,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synth.image_schema import ImageSchema
-from synth.working_file import Writer, private_array, reading, writing
+from synth.working_file import Reader, Writer, private_array, reading, writing
 
 IntArray = npt.NDArray[np.int64]
 UInt16Array = npt.NDArray[np.uint16]
@@ -73,20 +73,30 @@ def read_pictures(source: Path, schema: ImageSchema, *, destination: Path) -> Pr
     form = schema.image
     held, stored = (np.uint8, np.dtype(np.uint8)) if form.bits == 8 else (np.int32, np.dtype("<u2"))
     with reading(source) as reader:
-        batches = range(reader.num_record_batches)
-        labels = [reader.get_batch(i).column("label").to_numpy() for i in batches]
-        persons = [reader.get_batch(i).column("person").to_numpy() for i in batches]
-        rows, start = sum(map(len, labels)), 0
-        pixels = private_array(destination, (rows, math.prod(form.shape)), held)
-        for i in batches:
+        found = _pictures(reader, schema)
+        pixels, start = private_array(destination, (len(found.labels), math.prod(form.shape)), held), 0
+        for i in range(reader.num_record_batches):
             column = reader.get_batch(i).column("pixels")
             skipped = column.offset * column.type.byte_width
             content = column.buffers()[1][skipped : skipped + len(column) * column.type.byte_width]
             part = np.frombuffer(content, dtype=stored).reshape(len(column), -1)
             pixels[start : start + len(part)] = part
             start += len(part)
-        return PrivatePictures(
-            pixels=pixels,
-            labels=np.concatenate(labels).astype(np.int64),
-            persons=None if schema.person_column is None else np.concatenate(persons).astype(np.int64),
-        )
+        return replace(found, pixels=pixels)
+
+
+def pictures_beside(source: Path, schema: ImageSchema, file: Path) -> PrivatePictures:
+    """The same for another process, with the pixels that `read_pictures` has left in a file."""
+    with reading(source) as reader:
+        return replace(_pictures(reader, schema), pixels=np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _pictures(reader: Reader, schema: ImageSchema) -> PrivatePictures:
+    """All but the pixels."""
+    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    labels, persons = (np.concatenate([b.column(name).to_numpy() for b in batches]) for name in ("label", "person"))
+    return PrivatePictures(
+        pixels=np.empty((0, 0), dtype=np.uint8),
+        labels=labels.astype(np.int64),
+        persons=None if schema.person_column is None else persons.astype(np.int64),
+    )

@@ -22,7 +22,19 @@ from synth.images.model import DITHER, ImageModel
 from synth.images.pictures import PrivatePictures
 from synth.images.residual import WIDTHS, Residual
 from synth.privacy.dp_sgd import DpSgdConfig, PoissonBatches, PrivateBatch
-from synth.refinement import RefineSettings, Refining, newly_drawn, parameters_of, threads_of, train
+from synth.privacy.dp_sgd.processes import rank_and_world_size, sum_over_processes
+from synth.ranks import Ranks
+from synth.refinement import (
+    ALONE_HERE,
+    RefineSettings,
+    Refining,
+    gathered,
+    newly_drawn,
+    parameters_of,
+    part_of,
+    threads_of,
+    train,
+)
 
 FAKES = 512
 """Generated pictures in a step."""
@@ -100,14 +112,20 @@ def refine(
     config: DpSgdConfig,
     *,
     charge: Callable[[], None],
+    ranks: Ranks = ALONE_HERE,
 ) -> RefinedPictures:
-    """Refine a fitted model against a private critic. `charge` is called before the first person is drawn."""
+    """Refine a fitted model against a private critic. `charge` is called before the first person is drawn.
+
+    Each of several processes (`ranks`) calls this with the same pictures, and draws from its own share of the people.
+    All have the same residual in the end.
+    """
     residual, module = train(
         lambda: PictureRefinement(model, measured, settings, config),
         PoissonBatches([private.pixels, private.labels], config, persons=private.persons),
         settings,
         charge=charge,
         precision=precision_of(settings),
+        ranks=ranks,
     )
     assert isinstance(module, PictureRefinement)
     with threads_of(settings), torch.inference_mode():
@@ -177,24 +195,26 @@ class PictureRefinement(Refining[Residual, ImageCritic]):
 
     def training_step(self, batch: PrivateBatch, batch_idx: int) -> None:
         """A step of the critic, and one of the residual when it is its turn."""
-        start, seen, labels = self.drawn(FAKES)
+        start, seen, labels = self.drawn(len(part_of(FAKES)))
         with torch.no_grad():
             pictures = self.refined(start, seen, labels, self.generator)
-            told = self.critic(2 * pictures - 1, labels) < 0
+            told = sum_over_processes((self.critic(2 * pictures - 1, labels) < 0).sum()).item() / FAKES
         # Where autocast keeps copies of weights, these have no graph, and later ones would be of before the step.
         torch.clear_autocast_cache()
         self.step_critic(batch, [2 * pictures - 1, labels])
         torch.clear_autocast_cache()
         if not self.listens(batch_idx):
             return
-        self.pace = self.pace.after_critic(float(told.float().mean()))
+        self.pace = self.pace.after_critic(told)  # the same in each process
         if self.pace.due:
             pictures = self.refined(start, seen, labels, self.generator)
-            verdict = self.critic(2 * pictures - 1, labels).mean()
-            moments = ANCHOR * self.moved(pictures, start.clamp(0, 1), labels) / self._slack
+            verdict = self.critic(2 * pictures - 1, labels).sum() / FAKES
+            moments = ANCHOR * self.moved(pictures, start.clamp(0, 1), labels, FAKES) / self._slack
             made = self.generator_steps
             decay = min(AVERAGE, (1 + made) / (10 + made))
-            self.step_generator(moments - self.settings.weight * verdict, batch_idx, decay=decay)
+            # Each process has its part of the gradient; they are averaged.
+            loss = rank_and_world_size()[1] * (moments - self.settings.weight * verdict)
+            self.step_generator(loss, batch_idx, decay=decay)
             self.pace, self.generator_steps = self.pace.after_generator(), made + 1
 
     def drawn(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,10 +238,12 @@ class PictureRefinement(Refining[Residual, ImageCritic]):
         added: Tensor = residual(seen, labels)
         return (start + added).clamp(0, 1)
 
-    def moved(self, pictures: Tensor, start: Tensor, labels: Tensor) -> Tensor:
-        """How far the pictures' second moments by class are from the start's, as a squared distance."""
+    def moved(self, pictures: Tensor, start: Tensor, labels: Tensor, count: int) -> Tensor:
+        """How far the second moments by class of `count` pictures, of which these are this process's part, are from the
+        start's, as a squared distance."""
         with torch.autocast(self.device.type, enabled=False):
-            return moment_distance(self.vectors(pictures, labels), self.vectors(start, labels), labels)
+            u, v = self.vectors(pictures, labels), self.vectors(start, labels)
+            return moment_distance(gathered(u, count), gathered(v, count), gathered(labels, count))
 
     def vectors(self, pictures: Tensor, labels: Tensor) -> Tensor:
         """u [n, d + 1] of pictures in [0, 1], as they were measured (`synth.images.measure`) but for rounding."""
@@ -233,7 +255,7 @@ class PictureRefinement(Refining[Residual, ImageCritic]):
     def drift(self, count: int, residual: Residual) -> Tensor:
         """How far a residual has moved the moments, of so many fresh pictures, in units of what noise alone adds."""
         start, seen, labels = self.drawn(count)
-        return self.moved(self.refined(start, seen, labels, residual), start.clamp(0, 1), labels) / self._noise
+        return self.moved(self.refined(start, seen, labels, residual), start.clamp(0, 1), labels, count) / self._noise
 
     def _of(self, name: str) -> Tensor:
         return self.get_buffer(f"of_{name}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,12 @@ from synth.images.contact_sheet import picture_sheets
 from synth.images.denoise import denoise
 from synth.images.encode import Outside, encode_source, read_coefficients
 from synth.images.fit import fit
-from synth.images.measure import FEATURE_PART, ImageMeasurer, load_measurements, save_measurements
+from synth.images.measure import FEATURE_PART, ImageMeasurements, ImageMeasurer, load_measurements, save_measurements
 from synth.images.model import ImageModel, model_of
 from synth.images.picture import blank, read_picture
-from synth.images.pictures import read_pictures
+from synth.images.pictures import pictures_beside, read_pictures
+from synth.images.refine import FAKES, RefinedPictures
+from synth.images.refine import refine as refine_pictures
 from synth.images.sample import arrow_schema, drawn_pictures, sample_images
 from synth.images.source import class_of
 from synth.images.transform import transform_of
@@ -39,11 +42,14 @@ from synth.parquet import read_parts, write_parts
 from synth.prepare import plan_images_of
 from synth.privacy.audit.images import audit_of_images
 from synth.privacy.audit.one_run import Audit
-from synth.privacy.events import Event
+from synth.privacy.dp_sgd import DpSgdConfig
+from synth.privacy.events import Event, PoissonGaussianEvent
 from synth.privacy.noise import NoiseSource
+from synth.ranks import MEETING, REFINED, ranks_of, together
+from synth.refinement import RefineSettings, charging, constants_of, settings_of
 from synth.run_folder import CRITIC, RunFolder
 from synth.tables.workers import HERE, Workers
-from synth.working_file import read_content
+from synth.working_file import read_content, working_key
 
 logger = logging.getLogger(__name__)
 
@@ -131,15 +137,19 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     event, recipe = plan_images_of(run).critic, run.critic
     if event is None:
         return
-    from synth.images.refine import FAKES  # Lightning; most runs have no critic
-    from synth.images.refine import refine as refine_pictures
-    from synth.refinement import charging, constants_of, settings_of
-
     schema, measured, model = schema_of(run), load_measurements(folder.private), ImageModel.load(folder.model)
-    private = read_pictures(folder.pixels, schema, destination=folder.seen)
-    config = constants_of(event, recipe, people=measured.total / schema.max_rows_per_person)
-    settings = settings_of(run, recipe)
-    refined = refine_pictures(model, measured, private, settings, config, charge=charging(folder, charge, event))
+    settings, config = _refine_settings(run, event, measured)
+    draw = charging(folder, charge, event)
+    if (count := ranks_of(run).count) == 1:
+        private = read_pictures(folder.pixels, schema, destination=folder.seen)
+        refined = refine_pictures(model, measured, private, settings, config, charge=draw)
+    else:
+        if working_key() is None:  # else each of them has the pictures in memory
+            read_pictures(folder.pixels, schema, destination=folder.seen)
+        found = together(folder.path, count, charge=draw)
+        residual = ImageModel.load(folder.private / REFINED).residual
+        assert residual is not None
+        refined = RefinedPictures(residual, **found)
     model = replace(model, residual=refined.residual)
     model.save(folder.model)
     critic = ImageCriticFacts(
@@ -160,6 +170,34 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     folder.note("model", facts.model_dump(mode="json"))
     folder.note(CRITIC, True)
     logger.info("refine: the model is refined by %d steps of its critic", event.steps)
+
+
+def refine_beside(folder: RunFolder, rank: int, *, wait: Callable[[], None]) -> Mapping[str, Any]:
+    """What one of several processes does to refine a run; what it has to tell. Its first one saves the refined model.
+
+    It waits before it draws: the run charges.
+    """
+    run = folder.run()
+    event = plan_images_of(run).critic
+    assert event is not None
+    schema, measured, model = schema_of(run), load_measurements(folder.private), ImageModel.load(folder.model)
+    settings, config = _refine_settings(run, event, measured)
+    if working_key() is None:
+        private = pictures_beside(folder.pixels, schema, folder.seen)
+    else:
+        private = read_pictures(folder.pixels, schema, destination=folder.seen)
+    ranks = ranks_of(run, rank=rank, meeting=folder.private / MEETING)
+    refined = refine_pictures(model, measured, private, settings, config, charge=wait, ranks=ranks)
+    if rank == 0:
+        replace(model, residual=refined.residual).save(folder.private / REFINED)
+    return {f.name: getattr(refined, f.name) for f in fields(refined) if f.name != "residual"}
+
+
+def _refine_settings(
+    run: Run, event: PoissonGaussianEvent, measured: ImageMeasurements
+) -> tuple[RefineSettings, DpSgdConfig]:
+    people = measured.total / run.declared.max_rows_per_person
+    return settings_of(run, run.critic), constants_of(event, run.critic, people=people)
 
 
 def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: Workers = HERE) -> DataFacts:

@@ -19,12 +19,21 @@ from torch import Tensor, nn
 
 from synth.privacy.dp_sgd import DpSgdConfig, PoissonBatches, PrivateBatch
 from synth.privacy.dp_sgd.processes import rank_and_world_size
-from synth.refinement import ALONE_HERE, RefineSettings, Refining, newly_drawn, parameters_of, threads_of, train
+from synth.ranks import Ranks
+from synth.refinement import (
+    ALONE_HERE,
+    RefineSettings,
+    Refining,
+    newly_drawn,
+    parameters_of,
+    part_of,
+    threads_of,
+    train,
+)
 from synth.tables.count import Codes
 from synth.tables.critic import Critic
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
-from synth.tables.ranks import Ranks
 from synth.tables.targets import Encoding, encoding_of
 from synth.tables.train import moments_of
 from synth.working_file import private_array
@@ -164,7 +173,7 @@ class Refinement(Refining[nn.ModuleList, Critic]):
     def fakes(self, shares: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of FAKES generated rows: the column distributions they are drawn from [n, D], and they
         themselves, one-hot and with their class [n, D + C]. Classes come by the noised shares, latent points evenly."""
-        count = len(_part())
+        count = len(part_of(FAKES))
         label = torch.multinomial(self._class_share, count, replacement=True)
         chosen = shares[label, torch.randint(shares.shape[1], (count,), device=shares.device)]
         with torch.no_grad():
@@ -187,16 +196,10 @@ class Refinement(Refining[nn.ModuleList, Critic]):
         columns = len(self.encoding.sizes)
         total = chosen.new_zeros(())
         for j, (start, size) in enumerate(zip(self.encoding.offsets, self.encoding.sizes, strict=True)):
-            mine = slice((j - _part().start) % columns, None, columns)
+            mine = slice((j - part_of(FAKES).start) % columns, None, columns)
             scores = self.critic.exchanged(fakes[mine], j)
             total = total + (chosen[mine, start : start + size] * scores).sum()
         return total * columns * rank_and_world_size()[1] / FAKES
-
-
-def _part() -> range:
-    """Which of the FAKES generated rows are this process's."""
-    rank, count = rank_and_world_size()
-    return range(rank * FAKES // count, (rank + 1) * FAKES // count)
 
 
 def _points(members: Iterable[nn.Module]) -> Tensor:

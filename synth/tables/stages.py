@@ -37,6 +37,7 @@ from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.events import Event, PoissonGaussianEvent
 from synth.privacy.holdout import held_out_persons, held_out_rows, tossed_once
 from synth.privacy.noise import NoiseSource
+from synth.ranks import MEETING, REFINED, ranks_of, together
 from synth.refinement import RefineSettings, charging, constants_of
 from synth.refinement import settings_of as settings_of_refining
 from synth.run_folder import BOUNDS as ESTIMATED
@@ -51,7 +52,6 @@ from synth.tables.layout import Layout
 from synth.tables.measure import Measurer
 from synth.tables.measurements import Measurements, load_measurements, save_measurements
 from synth.tables.model import TableModel
-from synth.tables.ranks import Ranks, accelerator_of, together
 from synth.tables.refine import FAKES, BinnedRows, Refined, bin_rows, binned_rows
 from synth.tables.refine import refine as refine_generators
 from synth.tables.rows import sample_rows_by
@@ -73,10 +73,6 @@ SCORE = "held_out.json"
 """The noised pair of right and wrong predictions on held-out people."""
 EXACT_SCORE = "held_out_exact.json"
 """The pair without noise: for the steward alone."""
-MEETING = "meeting"
-"""Where the processes that share a critic find each other."""
-REFINED = "refined"
-"""The model as they have refined it, until the run takes it."""
 
 
 def encode(folder: RunFolder, charge: Callable[[Event], None]) -> None:
@@ -272,13 +268,6 @@ def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     folder.note("model", facts.model_dump(mode="json"))
     folder.note(CRITIC, True)
     logger.info("refine: the generator is refined by %d steps of its critic", event.steps)
-
-
-def ranks_of(run: Run, *, rank: int = 0, meeting: Path | None = None) -> Ranks:
-    """The processes that share a run's critic. Raises UserError where they ask for more GPUs than there are."""
-    asked = run.config.synthesizer
-    count = asked.critic.processes
-    return Ranks(rank, count, accelerator_of(asked.accelerator, count), meeting)
 
 
 def refine_beside(folder: RunFolder, rank: int, *, wait: Callable[[], None]) -> Mapping[str, Any]:

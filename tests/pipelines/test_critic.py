@@ -151,7 +151,7 @@ class TestTwoProcesses:
     ) -> None:
         """The second is killed as soon as it may begin, before the two have met. Rows are sealed, and of persons."""
         from pipelines.flow import Stopped  # Prefect reads its home when it is imported
-        from synth.tables import ranks
+        from synth import ranks
 
         tell, started = ranks._tell, []
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from synth.image_schema import ImageSchema, parse_image_schema
-from synth.images.pictures import pixel_file, read_pictures
+from synth.images.pictures import pictures_beside, pixel_file, read_pictures
 
 
 def schema_of(**image: Any) -> ImageSchema:
@@ -49,6 +49,10 @@ def test_pictures_come_back(
     if not sealed:
         assert isinstance(found.pixels, np.memmap)
         assert stat.S_IMODE((tmp_path / "pixels.npy").stat().st_mode) == 0o600
+        beside = pictures_beside(tmp_path / "pixels.arrow", schema, tmp_path / "pixels.npy")
+        assert np.array_equal(beside.pixels, found.pixels) and not beside.pixels.flags.writeable
+        assert beside.labels.tolist() == labels and beside.persons is not None
+        assert beside.persons.tolist() == persons.tolist()
 
 
 def test_each_row_a_person(tmp_path: Path, image_schema: Callable[..., ImageSchema]) -> None:

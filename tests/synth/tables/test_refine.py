@@ -92,13 +92,15 @@ class TestTheGeneratorsLoss:
         self, refinement: Refinement, monkeypatch: pytest.MonkeyPatch, processes: int
     ) -> None:
         """Whose fakes together are those of one process: then the mean of their scores is its score."""
-        from synth.tables import refine as module
+        from synth import refinement as refinement_of_both
+        from synth.tables import refine
 
         shares = torch.cat([member.all_points() for member in refinement.generator], dim=1).detach()
         chosen, fakes = refinement.fakes(shares)
         whole, parts, start = float(refinement.verdict(chosen, fakes)), [], 0
         for rank in range(processes):
-            monkeypatch.setattr(module, "rank_and_world_size", lambda rank=rank: (rank, processes))
+            for module in (refine, refinement_of_both):
+                monkeypatch.setattr(module, "rank_and_world_size", lambda rank=rank: (rank, processes))
             count = len(refinement.fakes(shares)[1])
             parts.append(float(refinement.verdict(chosen[start : start + count], fakes[start : start + count])))
             start += count

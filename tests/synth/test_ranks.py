@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from synth.errors import SynthError, UserError
-from synth.tables.ranks import Ranks, accelerator_of, join, refuse_apart, strategy_of, together
+from synth.ranks import Ranks, accelerator_of, join, refuse_apart, strategy_of, together
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,8 @@ ONE_OF_TWO = """
 import os, sys, torch
 from pathlib import Path
 from synth.errors import SynthError
-from synth.tables.ranks import Ranks, join, refuse_apart
+from synth.ranks import Ranks, join, refuse_apart
+from synth.refinement import gathered, part_of
 rank = int(sys.argv[2])
 ranks = Ranks(rank, 2, "cpu", Path(sys.argv[1]))
 join(ranks)
@@ -74,11 +76,15 @@ try:
     refuse_apart([torch.ones(2), 1 + rank * torch.full((1,), 2.0**-23)], ranks)
 except SynthError as error:
     print(error, flush=True)
+own = torch.arange(10.0).reshape(5, 2)[[*part_of(5)]].requires_grad_(True)
+rows = gathered(own, 5)
+(rows @ rows.T).square().sum().backward()
+print(own.grad.tolist(), flush=True)
 os._exit(0)
 """
 
 
-def test_processes_that_differ_in_one_bit_are_refused(tmp_path: Path) -> None:
+def test_processes_that_differ_in_one_bit_are_refused_and_share_a_gradient(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
             [sys.executable, "-c", ONE_OF_TWO, str(tmp_path / "meeting"), str(rank)], stdout=subprocess.PIPE, text=True
@@ -88,3 +94,8 @@ def test_processes_that_differ_in_one_bit_are_refused(tmp_path: Path) -> None:
     first, second = (process.communicate()[0] for process in both)
     assert "as one\n" in first and "as one\n" in second
     assert "come apart" in second and "come apart" not in first
+    rows = torch.arange(10.0).reshape(5, 2).requires_grad_(True)
+    (rows @ rows.T).square().sum().backward()
+    assert rows.grad is not None
+    found = [row for told in (first, second) for row in json.loads(told.splitlines()[-1])]
+    torch.testing.assert_close(torch.tensor(found), rows.grad)

@@ -33,12 +33,17 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 import synth
+from synth.config import Run
 from synth.errors import SynthError, UserError
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(hours=1)
 """The longest that one process may be behind another. One that ends is noticed at once."""
+MEETING = "meeting"
+"""The file of the run's private folder in which they find each other."""
+REFINED = "refined"
+"""The folder of it that has the model as they have refined it, until the run takes it."""
 READY, GO, DONE, PROGRESS = b"ready\n", b"go\n", b"done ", b"refine: "
 
 
@@ -70,8 +75,15 @@ def accelerator_of(asked: Literal["auto", "cpu", "gpu"], processes: int) -> Lite
     return "cpu"
 
 
+def ranks_of(run: Run, *, rank: int = 0, meeting: Path | None = None) -> Ranks:
+    """The processes that share a run's critic. Raises UserError where they ask for more GPUs than there are."""
+    asked = run.config.synthesizer
+    count = asked.critic.processes
+    return Ranks(rank, count, accelerator_of(asked.accelerator, count), meeting)
+
+
 def together(folder: Path, count: int, *, charge: Callable[[], None]) -> Mapping[str, Any]:
-    """Have so many processes refine the run in a folder (`synth.tables.companion`); what the first has to tell.
+    """Have so many processes refine the run in a folder (`synth.companion`); what the first has to tell.
 
     `charge` is called when all have started, and before any of them draws. Raises SynthError when one of them fails.
     """
@@ -82,7 +94,7 @@ def together(folder: Path, count: int, *, charge: Callable[[], None]) -> Mapping
     try:
         for rank in range(count):
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "synth.tables.companion"],
+                [sys.executable, "-P", "-m", "synth.companion"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # an error would quote what is in hand
@@ -192,8 +204,12 @@ def strategy_of(ranks: Ranks) -> DDPStrategy | Literal["auto"]:
     """Lightning's strategy: DDP among processes that are there already. Whoever is alone needs none."""
     if ranks.count == 1:
         return "auto"
-    # The generators' loss leaves the critic's weights out.
-    return DDPStrategy(cluster_environment=_Environment(ranks), find_unused_parameters=True, timeout=PATIENCE)
+    return DDPStrategy(
+        cluster_environment=_Environment(ranks),
+        find_unused_parameters=True,  # a table's generators have a loss without the critic's weights
+        broadcast_buffers=False,  # follow from saved measurements, the same everywhere
+        timeout=PATIENCE,
+    )
 
 
 def refuse_apart(weights: Iterable[Tensor], ranks: Ranks) -> None:

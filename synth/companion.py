@@ -1,4 +1,4 @@
-"""One of several processes that refine a run: python -m synth.tables.companion, which `synth.tables.ranks` talks to."""
+"""One of several processes that refine a run: python -m synth.companion, which `synth.ranks` talks to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 import torch
 
 from synth.privacy.boundary import guarded
+from synth.ranks import Told
 from synth.run_folder import RunFolder, private_umask
-from synth.tables.ranks import Told
-from synth.tables.stages import refine_beside
+from synth.stages import recipe_of
 
 if __name__ == "__main__":
     told = Told()
@@ -24,6 +24,6 @@ if __name__ == "__main__":
     progress.setLevel(logging.INFO)
     try:
         with guarded("refine", folder.internal):
-            told.end(refine_beside(folder, told.rank, wait=told.wait_to_go))
+            told.end(recipe_of(folder.run()).refine_beside(folder, told.rank, wait=told.wait_to_go))
     finally:
-        os._exit(1)  # whoever has failed is not taken down either: see `synth.tables.ranks`
+        os._exit(1)  # whoever has failed is not taken down either: see `synth.ranks`
