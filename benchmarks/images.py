@@ -32,7 +32,7 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
 
-from synth.config import IMAGE_CRITIC, Critic, Source
+from synth.config import IMAGE_CRITIC, Critic, Public, Source
 from synth.evaluate.internal.image_features import feature_scores
 from synth.evaluate.internal.images import MOST_COMPARED, features_of, prepared, trained
 from synth.image_schema import ImageSchema, load_any_schema
@@ -43,6 +43,8 @@ from synth.images.measure import ImageMeasurements, ImageMeasurer
 from synth.images.model import ImageModel, model_of
 from synth.images.picture import blank, read_picture
 from synth.images.pictures import PrivatePictures, read_pictures
+from synth.images.pretrain import pretrain
+from synth.images.public import read_public
 from synth.images.refine import refine
 from synth.images.sample import drawn_pictures
 from synth.images.source import open_images
@@ -52,6 +54,8 @@ from synth.privacy.noise import NoiseSource
 from synth.refinement import RefineSettings, constants_of
 from synth.tables.sample import split_by_share
 
+PUBLIC_STEPS = 400
+"""The default of synthesizer.public.steps."""
 FULL = {"steps": 2000, "sample_rate": 4096 / 60_000, "hidden_size": 256}
 """The critic of the full recipe: about 4,096 of MNIST's 60,000 training pictures in a step."""
 
@@ -120,12 +124,9 @@ def drawn(model: ImageModel, rows: int) -> Pictures:
     return drawn_pictures(model, labels, rng), labels
 
 
-def refined(
-    model: ImageModel, measured: ImageMeasurements, plan: ImagePlan, private: PrivatePictures, recipe: Critic
-) -> tuple[ImageModel, dict[str, Any]]:
-    """The model after the steps of its critic, and what they were."""
-    assert plan.critic is not None
-    settings = RefineSettings(
+def settings_of(recipe: Critic) -> RefineSettings:
+    """How networks learn, on one thread of a processor or on a GPU."""
+    return RefineSettings(
         learning_rate=recipe.learning_rate,
         hidden_size=recipe.hidden_size,
         weight=recipe.weight,
@@ -133,9 +134,16 @@ def refined(
         accelerator="auto",
         threads=1,
     )
+
+
+def refined(
+    model: ImageModel, measured: ImageMeasurements, plan: ImagePlan, private: PrivatePictures, recipe: Critic
+) -> tuple[ImageModel, dict[str, Any]]:
+    """The model after the steps of its critic, and what they were."""
+    assert plan.critic is not None
     start = time.monotonic()
     constants = constants_of(plan.critic, recipe, people=measured.total)
-    found = refine(model, measured, private, settings, constants, charge=lambda: None)
+    found = refine(model, measured, private, settings_of(recipe), constants, charge=lambda: None)
     return replace(model, residual=found.residual), {
         "steps": recipe.steps,
         "sample_rate": recipe.sample_rate,
@@ -162,6 +170,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, help="so many of the training pictures alone")
     parser.add_argument("--critic-share", type=float, default=0.0, help="as synthesizer.critic_share")
     parser.add_argument("--critic", type=json.loads, default={}, help="as synthesizer.critic, in JSON")
+    parser.add_argument("--public", type=Path, help="as synthesizer.public.path; scored before and after")
     parser.add_argument("--full", action="store_true", help="the critic's share and settings of the full recipe")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -184,6 +193,10 @@ def main() -> None:
                 writer.writerows(lines)
 
     transform = transform_of(schema.image, len(schema.target.classes))
+    public = None
+    if asked.public:
+        declared = Public(path=asked.public, declared="public pictures of a benchmark")
+        public = read_public(declared, schema.image, source=Source(path=asked.train))
     settings = (FULL | asked.critic) if asked.full else asked.critic
     recipe = Critic.model_validate(IMAGE_CRITIC | settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -225,15 +238,22 @@ def main() -> None:
                     "encode_seconds": round(encoded, 1),
                     "fit_seconds": round(time.monotonic() - start, 1),
                 }
-                for critic in (False, True) if plan.critic is not None else (False,):
-                    if critic:
+                steps = ["synthetic", *(["public"] if public else []), *(["refined"] if plan.critic else [])]
+                for step in steps:
+                    start = time.monotonic()
+                    if step == "public" and public is not None:
+                        residual = pretrain(model, public.pixels, steps=PUBLIC_STEPS, settings=settings_of(recipe))
+                        model = replace(model, residual=residual)
+                        about |= {"public_pictures": len(public.pixels)}
+                        seconds["pretrain_seconds"] = round(time.monotonic() - start, 1)
+                    elif step == "refined":
                         model, found = refined(model, measured, plan, private, recipe)
                         about |= found
                     start = time.monotonic()
                     made = drawn(model, asked.rows)
                     seconds["draw_seconds"] = round(time.monotonic() - start, 1)
                     scores = score(made, test, schema, seed=run) | alike(made)
-                    note({"trained_on": "refined" if critic else "synthetic"} | about | scores | seconds)
+                    note({"trained_on": step} | about | scores | seconds)
     if asked.real:
         note({"trained_on": "real"} | score(pictures_of(asked.train, schema, asked.rows), test, schema, seed=0))
 

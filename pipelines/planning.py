@@ -36,7 +36,13 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
     refuse_large_delta(run)
     if run.images is not None:
         expected = expectation_of(run.images, plan_images_of(run), hidden_size=run.critic.hidden_size)
-        return {**_spending(run, ledger_url), "images": asdict(expected), "memory_bytes": expected.memory_bytes}
+        public = run.config.synthesizer.public
+        return {
+            **_spending(run, ledger_url),
+            "images": asdict(expected),
+            "public_steps": None if public is None else public.steps,
+            "memory_bytes": expected.memory_bytes,
+        }
     codecs = codecs_of(run.table)
     layout, plan = plan_run(run)
     refuse_too_large(layout, plan, codecs)
@@ -117,6 +123,10 @@ def print_plan(report: dict[str, Any]) -> None:
     say(f"Memory    at most about {report['memory_bytes'] / 2**30:.1f} GiB; it does not grow with the rows")
     if "images" in report:
         _print_images(report["images"])
+        if report["public_steps"]:
+            typer.echo(
+                f"Public    detail is learned from public pictures in {report['public_steps']} steps, at no cost"
+            )
         return
     say(f"Pairs     {report['pairs']}; {_pairs(report)}{_classes(report)}")
     if report["bounds"] is not None:

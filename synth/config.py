@@ -137,10 +137,29 @@ class Critic(Section):
 
 IMAGE_CRITIC = {"steps": 400, "sample_rate": 0.05, "learning_rate": 1e-3}
 """Defaults for images where they are not those for tables."""
-FOR_IMAGES = {"critic_share", "critic", "threads", "accelerator"}
+FOR_IMAGES = {"critic_share", "critic", "threads", "accelerator", "public"}
 """What a run on images has of the section `synthesizer`."""
 SEEN_SIDES = range(8, 129)
 """Sides, in pixels, of the pictures that a critic can see."""
+
+
+class Public(Section):
+    """Public pictures (a folder, or a Parquet file as a source) that a model of private ones learns detail from.
+
+    Nothing of them is charged. `declared` says what they are, why they are public, and their licence: it is published.
+    `steps` of learning come before the first of a critic.
+    """
+
+    path: Path
+    declared: str
+    steps: Annotated[Count, Field(ge=1, le=1_000_000)] = 400
+
+    @field_validator("declared")
+    @classmethod
+    def _in_words(cls, value: str) -> str:
+        if len(value.split()) < 3:
+            raise ValueError("should say in words what the pictures are, why they are public, and their licence")
+        return " ".join(value.split())
 
 
 class Synthesizer(Section):
@@ -159,6 +178,7 @@ class Synthesizer(Section):
     learning_rate: Number = Field(default=3e-3, gt=0, le=1)
     threads: Literal["auto"] | Annotated[Count, Field(ge=1, le=256)] = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    public: Public | None = None
 
     @property
     def share_of_critic(self) -> float:
@@ -392,6 +412,8 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
         )
     if isinstance(schema, ImageSchema):
         _refuse_for_images(config, schema, str(path))
+    elif config.synthesizer.public is not None:
+        raise InvalidConfig(str(path), ["synthesizer.public: is for images; leave it out"])
     return Run(file=path.resolve(), config=config, declared=schema)
 
 
@@ -433,6 +455,7 @@ def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str]
             "source": _absolute_source(config.source, folder),
             "schema_file": _absolute(config.schema_file, folder),
             "answers": _absolute(config.answers, folder),
+            "synthesizer": _absolute_public(config.synthesizer, folder),
             "evaluation": _absolute_holdout(config.evaluation, folder),
             "output": config.output.model_copy(update={"directory": _absolute(config.output.directory, folder)}),
             "ledger": LedgerSection(url=absolute_ledger_url(config.ledger.url, folder)),
@@ -463,6 +486,13 @@ def _absolute_source(source: Source | Database, folder: Path) -> Source | Databa
         return source
     pictures = _absolute(source.folder, folder) if source.folder else None
     return source.model_copy(update={"path": _absolute(source.path, folder), "folder": pictures})
+
+
+def _absolute_public(synthesizer: Synthesizer, folder: Path) -> Synthesizer:
+    if synthesizer.public is None:
+        return synthesizer
+    public = synthesizer.public.model_copy(update={"path": _absolute(synthesizer.public.path, folder)})
+    return synthesizer.model_copy(update={"public": public})
 
 
 def _absolute_holdout(evaluation: Evaluation, folder: Path) -> Evaluation:

@@ -128,6 +128,16 @@ class ModelFacts(Facts):
     critic: TableCriticFacts | None = None
 
 
+class PublicPicturesFacts(Facts):
+    """Pictures that the steward declares public, and what was learned of them. Nothing of them is charged."""
+
+    pictures: int
+    sha256: str  # of the sorted SHA-256 digests of their files: whoever has the same files finds the same
+    declared: str  # the steward's words: what they are, why they are public, licence
+    steps: int  # of learning
+    residual_parameters: int  # of what adds detail to a picture
+
+
 class ImageModelFacts(Facts):
     """The generator of pictures. All of it follows from the noised measurements, and the critic's steps."""
 
@@ -140,6 +150,7 @@ class ImageModelFacts(Facts):
     clip: float  # length at which centred, weighted vectors were clipped, in units of the value range
     rounds: int  # of correcting the model by what its clipped pictures lack of the denoised moments
     critic: ImageCriticFacts | None = None
+    public: PublicPicturesFacts | None = None
 
 
 class MarginalScore(Facts):

@@ -9,6 +9,7 @@ from pathlib import Path
 from synth.config import Database, Run, Source, load_run
 from synth.errors import InvalidConfig, InvalidSource, NotBuiltYet, PrivacyRefusal, UserError
 from synth.files import identities
+from synth.images.public import read_public
 from synth.images.source import open_images
 from synth.ingest import check_header
 from synth.privacy.boundary import guarded
@@ -61,6 +62,8 @@ def check_source(run: Run) -> None:
             check_holdout(run)
         else:
             open_images(run.files, run.images)
+            if (public := run.config.synthesizer.public) is not None:
+                read_public(public, run.images.image, source=run.files)
 
 
 def exposures(source: Source | Database | None, ledger: Ledger | None) -> Iterator[str]:

@@ -294,7 +294,11 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         events=events,
         noise_protection=noise_protection(events),
         accountant=accountant(events),
-        not_covered=not_covered(run.published, large_delta=bool(folder.noted("delta")["large"])),
+        not_covered=not_covered(
+            run.published,
+            large_delta=bool(folder.noted("delta")["large"]),
+            public_pictures=run.config.synthesizer.public is not None,
+        ),
         population_epsilon=budget.epsilon,
         population_delta=budget.delta,
         population_overlaps=budget.overlaps,

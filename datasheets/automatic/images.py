@@ -31,6 +31,7 @@ def procedure(read: Reading) -> str:
             f"Procedure, as carried out by {read('run.software')}; constants not named here are that version's.",
             _measurements(read),
             _model(read),
+            *([_public(read)] if read("model.public") is not None else []),
             *([_critic(read)] if read("model.critic") is not None else []),
             _draw(read),
             f"Audit. {audit_in_words(read)}",
@@ -92,6 +93,20 @@ def _model(read: Reading) -> str:
     )
 
 
+def _public(read: Reading) -> str:
+    return (
+        f"Public pictures. {plural(read('model.public.pictures'), 'picture')} that the steward declares public were"
+        f" used besides the source, at no cost and without protection: \u201c{read('model.public.declared')}\u201d"
+        f" (SHA-256 of the sorted digests of their files: {read('model.public.sha256')}). They were brought into the"
+        " declared form as described for the source, and their labels, if any, were not read. From them, by"
+        f" {plural(read('model.public.steps'), 'step')} of least squares, a convolutional network with"
+        f" {plural(read('model.public.residual_parameters'), 'parameter')} learned to add what a picture's measured"
+        " coefficients, under a little noise of its own, leave out; it adds this to the pictures of the Gaussians. So"
+        " fine detail in the synthetic pictures is that of public pictures, as far as it goes with the source's coarse"
+        " shapes, and may be wrong for it."
+    )
+
+
 def _critic(read: Reading) -> str:
     return (
         f"Refinement. A critic with {plural(read('model.critic.parameters'), 'parameter')} (three convolutions with"
@@ -100,8 +115,8 @@ def _critic(read: Reading) -> str:
         " source from generated ones by the hinge loss."
         f" {critic_in_words(read, 'clipping lengths, class sizes and means')}"
         " The generator is the Gaussian of each class and what a convolutional network with"
-        f" {plural(read('model.critic.residual_parameters'), 'parameter')} adds to its pictures, nothing at first. That"
-        " network sees a picture's coefficients under a little noise of its own. After the first tenth of the"
+        f" {plural(read('model.critic.residual_parameters'), 'parameter')} adds to its pictures, {_at_first(read)}."
+        " That network sees a picture's coefficients under a little noise of its own. After the first tenth of the"
         f" steps it took {plural(read('model.critic.generator_steps'), 'step')}: one after each step of the critic,"
         " or after 2, 5, 10, 20 or 50, the next of these whenever the critic told no more than 65 % of the generated"
         f" pictures ({number(read('model.critic.most_critic_steps'))} in the end). It raises the critic's mean score,"
@@ -114,9 +129,13 @@ def _critic(read: Reading) -> str:
     )
 
 
+def _at_first(read: Reading) -> str:
+    return "nothing at first" if read("model.public") is None else "at first what public pictures have taught it"
+
+
 def _draw(read: Reading) -> str:
-    refined = read("model.critic") is not None
-    added = " What the refined network adds comes on top." if refined else ""
+    refined = read("model.critic") is not None or read("model.public") is not None
+    added = " What the network adds comes on top." if refined else ""
     return (
         f"Draw. {plural(read('data.rows'), 'row')} (number from: {read('data.rows_chosen_by')}) are divided over the"
         " classes by their sizes, in random order. A picture's coefficients are a draw from the Gaussian of its class;"
@@ -133,6 +152,8 @@ def measured(read: Reading) -> str:
         "were seen by a critic alone, in noised steps: what the pictures show of them was learned, and no noise of it"
         " can be stated."
         if read("model.critic") is not None
+        else "were not measured: what the pictures show of them comes from public pictures."
+        if read("model.public") is not None
         else "were not measured, and pictures are blurred where the source's are sharp."
     )
     return (
@@ -224,7 +245,8 @@ def missing() -> str:
 
 def acquisition(read: Reading) -> str:
     """How the instances came about."""
-    also = " and refined in the noised steps of a critic" if read("model.critic") is not None else ""
+    also = ", with detail learned from public pictures" if read("model.public") is not None else ""
+    also += " and refined in the noised steps of a critic" if read("model.critic") is not None else ""
     return (
         f"Derived. Each picture was drawn from a generative model made of noised moments of the source{also}. Nothing"
         " was observed or reported for it."
@@ -239,6 +261,12 @@ POST_PROCESSING = (
 )
 
 
+PUBLIC = (
+    "Public pictures: declared public by the steward, never of the source; what the model learned of them is not"
+    " charged."
+)
+
+
 def path_covered(read: Reading) -> tuple[str, ...]:
     """The steps from the first read of the source to the bundle, and how each is covered."""
     return (
@@ -247,6 +275,7 @@ def path_covered(read: Reading) -> tuple[str, ...]:
         "Class shares: taken from noised counts, charged.",
         "Number of coefficients: follows from the budget and a noised count, charged.",
         "Model: noised means and covariances, denoised; post-processing.",
+        *(() if read("model.public") is None else (PUBLIC,)),
         *refining(read),
         "Sampling: pictures are drawn from the model; post-processing.",
         "Audit: made of synthetic pictures and planted ones; post-processing.",

@@ -65,7 +65,8 @@ def critic_of(schema: ImageSchema, event: PoissonGaussianEvent, hidden_size: int
     """
     import torch  # slow to load; most runs have no critic
 
-    from synth.images.refine import FAKES, PHYSICAL_BATCH, critic_for, residual_for
+    from synth.images.refine import FAKES, PHYSICAL_BATCH, critic_for
+    from synth.images.residual import residual_for
 
     height, width, channels = schema.image.shape
     with torch.device("meta"):  # networks without numbers

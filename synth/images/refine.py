@@ -1,7 +1,8 @@
 """Refine: the moments' model goes on against a critic that is trained on the private pictures by DP-SGD.
 
-What it adds to its pictures (`Residual`) starts as nothing. The critic teaches what second moments do not hold, while
-the loss of the moments keeps those about where they were. What this has in common with tables is in `synth.refinement`.
+What it adds to its pictures (`Residual`) starts as nothing, or as public pictures have taught it. The critic teaches
+what second moments do not hold, while the loss of the moments keeps those about where they were. What this has in
+common with tables is in `synth.refinement`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from synth.images.critic import ImageCritic
 from synth.images.measure import FEATURE_PART, ImageMeasurements
 from synth.images.model import DITHER, ImageModel
 from synth.images.pictures import PrivatePictures
-from synth.images.residual import WIDTHS, Residual
+from synth.images.residual import Residual, residual_for
 from synth.privacy.dp_sgd import DpSgdConfig, PoissonBatches, PrivateBatch
 from synth.privacy.dp_sgd.processes import rank_and_world_size, sum_over_processes
 from synth.ranks import Ranks
@@ -150,12 +151,6 @@ def critic_for(schema: ImageSchema, hidden_size: int) -> ImageCritic:
     return ImageCritic(schema.image, classes=len(schema.target.classes), hidden_size=hidden_size)
 
 
-def residual_for(schema: ImageSchema, hidden_size: int) -> Residual:
-    """The residual beside a critic of that size."""
-    width = min(max(hidden_size // 8, WIDTHS[0]), WIDTHS[-1])
-    return Residual(channels=schema.image.channels, classes=len(schema.target.classes), width=width)
-
-
 class PictureRefinement(Refining[Residual, ImageCritic]):
     """The residual and a private critic: some steps of DP-SGD, then one step of the residual, and so on."""
 
@@ -165,7 +160,7 @@ class PictureRefinement(Refining[Residual, ImageCritic]):
         form, classes = model.schema.image, len(model.class_share)
         critic = newly_drawn(lambda: critic_for(model.schema, settings.hidden_size))
         super().__init__(
-            newly_drawn(lambda: residual_for(model.schema, settings.hidden_size)),
+            model.residual or newly_drawn(lambda: residual_for(model.schema, settings.hidden_size)),
             critic,
             critic.example(),
             fakes=FAKES,

@@ -1,7 +1,7 @@
 """The residual: what a refined generator adds to a picture that the moments' model has drawn.
 
 A convolutional network with two strides down and two up, whose last layer starts at zero: then it adds exactly nothing.
-It sees noised numbers and generated pictures only.
+It sees noised numbers, generated pictures and public ones only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from synth.image_schema import ImageSchema
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -80,6 +82,12 @@ class Residual(nn.Module):
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Its weights by the names they have in a model file."""
         return {PREFIX + name: value.numpy() for name, value in self.state_dict().items()}
+
+
+def residual_for(schema: ImageSchema, hidden_size: int) -> Residual:
+    """A new residual, beside a critic of that size."""
+    width = min(max(hidden_size // 8, WIDTHS[0]), WIDTHS[-1])
+    return Residual(channels=schema.image.channels, classes=len(schema.target.classes), width=width)
 
 
 def assemble(width: int, arrays: Mapping[str, npt.NDArray[Any]], *, channels: int, classes: int) -> Residual:

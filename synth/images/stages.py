@@ -21,7 +21,7 @@ from synth.config import Run
 from synth.durations import so_far
 from synth.evaluate.image_public import image_scores, moments_of
 from synth.evaluate.internal.images import MOST_PICTURES, Pictures, halved, image_report, write_image_report
-from synth.facts import DataFacts, ImageCriticFacts, ImageModelFacts, QualityFacts
+from synth.facts import DataFacts, ImageCriticFacts, ImageModelFacts, PublicPicturesFacts, QualityFacts
 from synth.files import write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
 from synth.images.contact_sheet import picture_sheets
@@ -32,6 +32,8 @@ from synth.images.measure import FEATURE_PART, ImageMeasurements, ImageMeasurer,
 from synth.images.model import ImageModel, model_of
 from synth.images.picture import blank, read_picture
 from synth.images.pictures import pictures_beside, read_pictures
+from synth.images.pretrain import pretrain
+from synth.images.public import read_public
 from synth.images.refine import FAKES, RefinedPictures
 from synth.images.refine import refine as refine_pictures
 from synth.images.sample import arrow_schema, drawn_pictures, sample_images
@@ -106,13 +108,14 @@ def noised_rows(folder: RunFolder) -> float:
 
 
 def train(folder: RunFolder) -> None:
-    """Denoise the measurements, fit the model to them and save it. No private picture is opened."""
+    """Denoise the measurements, fit the model to them and save it, with what public pictures teach it where there are
+    any. No private picture is opened."""
     run = folder.run()
     schema, measured = schema_of(run), load_measurements(folder.private)
     transform = transform_of(schema.image, len(schema.target.classes))
     rows = max(1, round(measured.total)) if schema.row_count == "private" else int(schema.row_count)
     fitted, rounds = fit(denoise(measured, transform.frequency), transform, measured)
-    model = model_of(schema, fitted, rows=rows)
+    model, public = _pretrained(run, model_of(schema, fitted, rows=rows))
     model.save(folder.model)
     facts = ImageModelFacts(
         kind="class-conditional Gaussian of low-frequency cosine coefficients",
@@ -123,9 +126,26 @@ def train(folder: RunFolder) -> None:
         feature_part=FEATURE_PART,
         clip=measured.clip,
         rounds=rounds,
+        public=public,
     )
     folder.note("model", facts.model_dump(mode="json"))
     logger.info("train: %d coefficients a class", measured.features)
+
+
+def _pretrained(run: Run, model: ImageModel) -> tuple[ImageModel, PublicPicturesFacts | None]:
+    """The model with a residual that public pictures have taught, where the steward declares any."""
+    public = run.config.synthesizer.public
+    if public is None:
+        return model, None
+    found, settings = read_public(public, model.schema.image, source=run.files), settings_of(run, run.critic)
+    residual = pretrain(model, found.pixels, steps=public.steps, settings=settings)
+    return replace(model, residual=residual), PublicPicturesFacts(
+        pictures=len(found.pixels),
+        sha256=found.sha256,
+        declared=public.declared,
+        steps=public.steps,
+        residual_parameters=sum(array.size for array in residual.arrays().values()),
+    )
 
 
 def refine(folder: RunFolder, charge: Callable[[Event], None]) -> None:

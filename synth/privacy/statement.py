@@ -70,10 +70,11 @@ def _chooses(events: Iterable[Event]) -> bool:
     return any(isinstance(event, SelectionEvent) for event in events)
 
 
-def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str, ...]:
+def not_covered(schema: Declaration, *, large_delta: bool = False, public_pictures: bool = False) -> tuple[str, ...]:
     """Everything the (ε, δ) of a run does not protect, in plain sentences.
 
-    `large_delta` says that δ is not below one over the noised number of rows.
+    `large_delta` says that δ is not below one over the noised number of rows, `public_pictures` that the model has
+    learned from some.
     """
     declared = f"column names, kinds, bounds{_but_estimated(schema)}, categories"
     of_text = (
@@ -107,6 +108,12 @@ def not_covered(schema: Declaration, *, large_delta: bool = False) -> tuple[str,
         items.append(
             "Single people, by delta: delta is not below one over the noised number of rows, and a mechanism may keep "
             "such a delta while it publishes somebody's row. This one adds noise to everything it releases."
+        )
+    if public_pictures:
+        items.append(
+            "The pictures that the steward declares public: the model has learned from them without noise, and may "
+            "show what they show. That they are public, and that none of them is of the source, is the steward's "
+            "assertion."
         )
     columns = schema.learned_columns if isinstance(schema, Schema) else ()
     refused = [column.name for column in columns if column.outside == "refuse"]

@@ -37,6 +37,7 @@ def test_the_full_recipe_at_small_size(tmp_path: Path, monkeypatch: pytest.Monke
         "--test": pictures(tmp_path / "test.parquet", 60),
         "--schema": tmp_path / "schema.yaml",
         "--epsilon": 10,
+        "--public": pictures(tmp_path / "public.parquet", 40),
         "--people": 200,
         "--rows": 80,
         "--critic": '{"steps": 5, "hidden_size": 16}',
@@ -44,13 +45,15 @@ def test_the_full_recipe_at_small_size(tmp_path: Path, monkeypatch: pytest.Monke
     }
     words = ["images.py", "--full", *(str(word) for pair in command.items() for word in pair)]
     monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr("images.PUBLIC_STEPS", 5)
     main()
     with (tmp_path / "found.csv").open(newline="") as stream:
-        before, after = csv.DictReader(stream)
-    assert (before["trained_on"], after["trained_on"]) == ("synthetic", "refined")
+        before, public, after = csv.DictReader(stream)
+    assert [line["trained_on"] for line in (before, public, after)] == ["synthetic", "public", "refined"]
+    assert (before["public_pictures"], public["public_pictures"], after["public_pictures"]) == ("", "40", "40")
     assert float(before["critic_share"]) == float(after["critic_share"]) == round(full_share(10), 4) == 0.8889
     assert (after["steps"], after["hidden_size"]) == ("5", "16") and float(after["sample_rate"]) == FULL["sample_rate"]
-    for line in (before, after):
+    for line in (before, public, after):
         assert 0 <= float(line["recall"]) <= 1 and float(line["frechet"]) >= 0 and 0 <= float(line["accuracy"]) <= 1
     assert before["noise_multiplier"] == "" and float(after["noise_multiplier"]) > 0
     assert full_share(1) == pytest.approx(0.5 / 0.9)

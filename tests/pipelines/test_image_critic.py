@@ -131,7 +131,7 @@ def test_from_pictures_to_a_refined_bundle(
     internal = bundle.parent / "internal"
     report = json.loads((internal / "report.json").read_text())
     assert 0 <= report["features_moments"]["recall"] <= 1 and 0 <= report["accuracy_moments"] <= 1
-    assert "before the critic" in (internal / "report.html").read_text()
+    assert "of the moments alone" in (internal / "report.html").read_text()
     assert not list(internal.glob("failure-*")) and not (bundle.parent / "private").exists()
 
 

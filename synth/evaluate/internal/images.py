@@ -95,7 +95,7 @@ class ImageReport:
         accuracy_synthetic: the network trained on synthetic pictures, tested on `test`.
         accuracy_real: trained on `train` instead; accuracy_majority: always the most frequent class.
         features: synthetic pictures against `test`, by features; features_real: `train` against `test`.
-        accuracy_moments, features_moments: the same of pictures of the model before a critic refined it; None without.
+        accuracy_moments, features_moments: the same of pictures of the moments alone; None where the model has no more.
         near_copies: share of synthetic pictures closer to one of `train` than `near`.
         near_by_chance: the same of `test`.
         near: the distance (root mean square, in units of the value range) that counts as near.
@@ -153,7 +153,7 @@ def image_report(
         synthetic: the bundle's pictures.
         schema: their form and classes.
         outside: what of the source was mapped by the declared rules.
-        moments: pictures of the model as it was before a critic refined it; None without a critic.
+        moments: pictures of the moments alone; None where the model adds nothing to them.
         mu: what the privacy statement promises, for the attacks; None when unknown.
         seed: of the network.
     """

@@ -18,6 +18,7 @@ from synth.images.measure import ImageMeasurements
 from synth.images.model import ImageModel, model_of
 from synth.images.pictures import PrivatePictures
 from synth.images.refine import LADDER, Pace, PictureRefinement, moment_distance, refine
+from synth.images.residual import residual_for
 from synth.images.sample import draw_pixels
 from synth.privacy.dp_sgd import DpSgdConfig
 from synth.privacy.noise import NoiseSource
@@ -113,6 +114,18 @@ def test_it_starts_from_the_moments_model_and_measures_as_it_was_measured(learne
     u = module.vectors((module.critic.seen(pixels) + 1) / 2, classes).numpy()
     exact = model.transform.coefficients(private.pixels[:50].reshape(-1, 8, 8, 1))
     assert np.allclose(u, measured.vectors(private.labels[:50], exact), atol=4e-3)
+
+
+def test_it_goes_on_from_what_public_pictures_have_taught(learned: Learned) -> None:
+    model, measured, _ = learned
+    taught = residual_for(model.schema, SETTINGS.hidden_size)
+    torch.nn.init.ones_(taught.leave.bias)
+    module = PictureRefinement(replace(model, residual=taught), measured, SETTINGS, CONFIG)
+    assert torch.equal(module.generator.leave.bias, taught.leave.bias)
+    assert torch.equal(module.average.leave.bias, taught.leave.bias)
+    start, seen, labels = module.drawn(8)
+    with torch.no_grad():
+        assert float((module.refined(start, seen, labels, module.generator) - start.clamp(0, 1)).abs().max()) > 0.1
 
 
 def test_it_is_charged_before_the_first_draw_and_takes_every_step(
