@@ -191,8 +191,14 @@ def verify(
     looked_up = " Its ledger entry was found." if found.ledger_checked else ""
     typer.echo(
         f"intact, {in_words(found)}: {found.files} files of run {shown(found.run_id)}, "
-        f"(ε={found.epsilon:g}, δ={found.delta:g}).{_origin(found)}{looked_up}"
+        f"(ε={found.epsilon:g}, δ={found.delta:g}).{_origin(found)}{looked_up}{_credentials(found)}"
     )
+
+
+def _credentials(found: Verified) -> str:
+    if found.credentials is None:
+        return " Content credentials (C2PA) of its pictures were not looked at: they want dp-synth[c2pa]."
+    return f" Content credentials (C2PA) of {found.credentials} pictures are theirs." if found.credentials else ""
 
 
 def _origin(found: Verified) -> str:

@@ -222,11 +222,19 @@ class Evaluation(Section):
         return self.holdout != 0
 
 
+class ContentCredentials(Section):
+    """A steward's own X.509 certificates (PEM, the signer's first) and private key (PEM), for content credentials."""
+
+    certificates: Path
+    key: Path
+
+
 class Output(Section):
-    """How many rows, and where the run folder goes."""
+    """How many rows, and where the run folder goes; of images, who signs the content credentials (C2PA) of sheets."""
 
     rows: Literal["auto"] | Annotated[Count, Field(ge=1, le=1_000_000_000)] = "auto"
     directory: Path = Path("out")
+    c2pa: ContentCredentials | None = None
 
 
 class Scale(Section):
@@ -412,8 +420,9 @@ def load_run(path: Path, environment: Mapping[str, str] | None = None) -> Run:
         )
     if isinstance(schema, ImageSchema):
         _refuse_for_images(config, schema, str(path))
-    elif config.synthesizer.public is not None:
-        raise InvalidConfig(str(path), ["synthesizer.public: is for images; leave it out"])
+    elif config.synthesizer.public is not None or config.output.c2pa is not None:
+        place = "synthesizer.public" if config.synthesizer.public is not None else "output.c2pa"
+        raise InvalidConfig(str(path), [f"{place}: is for images; leave it out"])
     return Run(file=path.resolve(), config=config, declared=schema)
 
 
@@ -457,7 +466,7 @@ def parse_run(raw: dict[str, Any], *, file: Path, environment: Mapping[str, str]
             "answers": _absolute(config.answers, folder),
             "synthesizer": _absolute_public(config.synthesizer, folder),
             "evaluation": _absolute_holdout(config.evaluation, folder),
-            "output": config.output.model_copy(update={"directory": _absolute(config.output.directory, folder)}),
+            "output": _absolute_output(config.output, folder),
             "ledger": LedgerSection(url=absolute_ledger_url(config.ledger.url, folder)),
         }
     )
@@ -486,6 +495,13 @@ def _absolute_source(source: Source | Database, folder: Path) -> Source | Databa
         return source
     pictures = _absolute(source.folder, folder) if source.folder else None
     return source.model_copy(update={"path": _absolute(source.path, folder), "folder": pictures})
+
+
+def _absolute_output(output: Output, folder: Path) -> Output:
+    named = output.c2pa and ContentCredentials(
+        certificates=_absolute(output.c2pa.certificates, folder), key=_absolute(output.c2pa.key, folder)
+    )
+    return output.model_copy(update={"directory": _absolute(output.directory, folder), "c2pa": named})
 
 
 def _absolute_public(synthesizer: Synthesizer, folder: Path) -> Synthesizer:

@@ -77,6 +77,7 @@ class DataFacts(Facts):
     classes: int
     files: tuple[str, ...]  # relative to the bundle, e.g. data/part-00000.parquet
     sheets: tuple[PictureSheet, ...] = ()  # of images, from the released model alone
+    sheets_signed_by: Literal["run", "steward"] | None = None  # whose key signs their content credentials (C2PA)
 
 
 class CriticFacts(Facts):

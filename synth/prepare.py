@@ -9,6 +9,7 @@ from pathlib import Path
 from synth.config import Database, Run, Source, load_run
 from synth.errors import InvalidConfig, InvalidSource, NotBuiltYet, PrivacyRefusal, UserError
 from synth.files import identities
+from synth.images.credentials import of_steward
 from synth.images.public import read_public
 from synth.images.source import open_images
 from synth.ingest import check_header
@@ -64,6 +65,8 @@ def check_source(run: Run) -> None:
             open_images(run.files, run.images)
             if (public := run.config.synthesizer.public) is not None:
                 read_public(public, run.images.image, source=run.files)
+            if run.config.output.c2pa is not None:
+                of_steward(run.config.output.c2pa)
 
 
 def exposures(source: Source | Database | None, ledger: Ledger | None) -> Iterator[str]:

@@ -141,6 +141,23 @@ def _draw(read: Reading) -> str:
         " classes by their sizes, in random order. A picture's coefficients are a draw from the Gaussian of its class;"
         f" all higher frequencies are zero.{added} They are transformed back, clipped to the declared range of values,"
         " rounded, and written as PNG without loss, marked as made by a trained model."
+        f"{_credentials(read)}"
+    )
+
+
+def _credentials(read: Reading) -> str:
+    """Who signs the sheets."""
+    if (whose := read("data.sheets_signed_by")) is None:
+        return ""
+    signer = (
+        "a certificate that the steward has given"
+        if whose == "steward"
+        else "a key that was made for this run and not kept, under a certificate authority of its own, so that it tells"
+        " nothing about who signed"
+    )
+    return (
+        " The sheets of pictures carry content credentials (C2PA) that say the same (c2pa.created,"
+        f" trainedAlgorithmicMedia), signed with {signer}. A changed pixel makes them invalid."
     )
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from synth.facts import PictureSheet
 from synth.files import write_whole
+from synth.images.credentials import Credentials
 from synth.images.interpolation import between_classes, within_class
 from synth.images.model import ImageModel
 from synth.images.png import write_png
@@ -29,8 +30,13 @@ Shows = Literal["draws", "within", "between"]
 UInt16Array = npt.NDArray[np.uint16]
 
 
-def picture_sheets(model: ImageModel, bundle: Path, rng: np.random.Generator) -> Iterator[PictureSheet]:
-    """Write the sheets of every class that the model draws, and of each and the next, and say what they are."""
+def picture_sheets(
+    model: ImageModel, bundle: Path, rng: np.random.Generator, credentials: Credentials | None = None
+) -> Iterator[PictureSheet]:
+    """Write the sheets of every class that the model draws, and of each and the next, and say what they are.
+
+    With `credentials` each is signed.
+    """
     side, target = side_of(model), model.schema.target
     names = [str(name) for name in target.classes.values()]
 
@@ -38,7 +44,10 @@ def picture_sheets(model: ImageModel, bundle: Path, rng: np.random.Generator) ->
         word = "class" if shows == "draws" else shows
         file = f"{FOLDER}/{word}-{'-'.join(str(target.values[label]) for label in labels)}.png"
         sheet = side_by_side(pictures, math.isqrt(len(pictures)), model.schema.image.low)
-        write_whole(bundle / file, write_png(sheet, model.schema.image.bits))
+        content = write_png(sheet, model.schema.image.bits)
+        write_whole(
+            bundle / file, content if credentials is None else credentials.signed(content, title=Path(file).name)
+        )
         height, width, _ = sheet.shape
         return PictureSheet(
             file=file, shows=shows, classes=tuple(names[label] for label in labels), width=width, height=height

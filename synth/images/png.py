@@ -59,6 +59,11 @@ def is_deep(content: bytes) -> bool:
     return bits == 16 and colour in SAMPLES and interlace == 0
 
 
+def has_chunk(content: bytes, kind: bytes) -> bool:
+    """Whether this is a PNG with a chunk of that kind."""
+    return content.startswith(SIGNATURE) and next(_chunks(content, kind), None) is not None
+
+
 def read_deep(content: bytes, most_pixels: int) -> UInt16Array:
     """Pixels [height, width, 1 or 3] of a PNG for which `is_deep` holds; transparency is left out.
 

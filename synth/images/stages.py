@@ -25,6 +25,7 @@ from synth.facts import DataFacts, ImageCriticFacts, ImageModelFacts, PublicPict
 from synth.files import write_whole
 from synth.image_schema import IMAGE_COLUMN, ImageSchema
 from synth.images.contact_sheet import picture_sheets
+from synth.images.credentials import credentials_for
 from synth.images.denoise import denoise
 from synth.images.encode import Outside, encode_source, read_coefficients
 from synth.images.fit import fit
@@ -227,7 +228,8 @@ def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: 
     schema, model = schema_of(run), ImageModel.load(folder.model)
     rows = model.rows if rows is None else rows
     parts = write_parts(sample_images(model, rows), arrow_schema(schema), folder.data, metadata)
-    sheets = tuple(picture_sheets(model, folder.draft, np.random.default_rng()))
+    credentials = credentials_for(run.config.output.c2pa, run_id=folder.run_id, created=folder.created())
+    sheets = tuple(picture_sheets(model, folder.draft, np.random.default_rng(), credentials))
     return DataFacts(
         rows=rows,
         rows_chosen_by=run.rows_chosen_by,
@@ -236,6 +238,7 @@ def sample(folder: RunFolder, rows: int | None, metadata: Mapping[str, str], _: 
         classes=len(schema.target.classes),
         files=tuple(f"data/{name}" for name in parts),
         sheets=sheets,
+        sheets_signed_by=None if credentials is None else credentials.whose,
     )
 
 

@@ -108,7 +108,7 @@ def new_key(file: Path, *, password: bytes | None = None) -> PublicKey:
 def signing_key(file: Path | None, environment: Mapping[str, str], *, password: bytes | None = None) -> SigningKey:
     """The private key in `file`, else in the environment's `SYNTH_KEY`. Raises UserError, quoting neither."""
     if file is not None:
-        return _parse_private(_read_private(file), str(file), password)
+        return _parse_private(read_private(file), str(file), password)
     if not (pem := environment.get(KEY_VARIABLE)):
         raise UserError(
             f"no key to sign with; name its file with --key, or put the key itself (PEM) into ${KEY_VARIABLE}"
@@ -138,7 +138,8 @@ def public_keys(files: Sequence[Path]) -> tuple[PublicKey, ...]:
     return tuple(found.values())
 
 
-def _read_private(file: Path) -> bytes:
+def read_private(file: Path) -> bytes:
+    """The content of a file with a private key. Raises UserError for one that others may read or change."""
     try:
         with file.open("rb") as stream:
             status = os.fstat(stream.fileno())

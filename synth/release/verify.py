@@ -19,6 +19,7 @@ from synth.release.attestation import (
     read_statement,
     signer_of,
 )
+from synth.release.credentials import check_credentials
 from synth.release.dsse import decoded
 from synth.release.keys import public_keys
 from synth.release.manifest import ATTESTATION, canonical_object, check_files
@@ -35,6 +36,8 @@ class Verified:
         run_id: the run that made the bundle.
         epsilon: the bundle's stated ε; delta: its stated δ.
         files: number of listed files, all intact.
+        credentials: number of pictures with content credentials (C2PA), which are theirs; None where the extra that
+            reads them is not installed.
         state: what has become of the candidate.
         by: who decided, in the words of the signer; None for a candidate.
         key_id: fingerprint of the key that signed the decision (of a revoked bundle, the revocation).
@@ -48,6 +51,7 @@ class Verified:
     epsilon: float
     delta: float
     files: int
+    credentials: int | None
     state: State
     by: str | None
     key_id: str | None
@@ -97,6 +101,7 @@ def examine(
 ) -> Verified:
     """The same, but a rejected or revoked bundle is an answer and not an error."""
     files = check_files(bundle)
+    credentials = check_credentials(bundle)
     claims = claims_of(bundle)
     manifest = manifest_digest(bundle)
     decision, key_id = _attested(bundle, manifest, claims)
@@ -120,6 +125,7 @@ def examine(
         epsilon=claims.epsilon,
         delta=claims.delta,
         files=files,
+        credentials=credentials,
         state=state,
         by=decision.by if decision else None,
         key_id=taken_back.key_id if taken_back else key_id,

@@ -87,6 +87,7 @@ def test_from_a_folder_to_a_bundle(
     bundle = synth("run", ward / "run.yaml").bundle
     verified = synth("verify", bundle, "--ledger", RUN["ledger"]["url"].replace("///", f"///{ward}/"))
     assert verified.code == 0, verified.err
+    assert "Content credentials (C2PA) of 5 pictures are theirs." in verified.out
 
     parts = list((bundle / "data").glob("part-*.parquet"))
     table = pq.read_table(parts[0])
@@ -111,6 +112,7 @@ def test_from_a_folder_to_a_bundle(
     field = json.loads((bundle / "croissant.json").read_bytes())["recordSet"][0]["field"][0]
     assert (field["dataType"], field["source"]["transform"]) == ("sc:ImageObject", {"jsonPath": "bytes"})
     sheet = (bundle / "datasheet.md").read_text()
+    assert "carry content credentials (C2PA)" in sheet and "a key that was made for this run and not kept" in sheet
     assert "second moments of coefficients by class" in sheet and "candidate pair" not in sheet
     sheets = ["between-0-7.png", "class-0.png", "class-7.png", "within-0.png", "within-7.png"]
     assert sorted(path.name for path in (bundle / "pictures").iterdir()) == sheets
@@ -188,6 +190,7 @@ def idat_of(png: bytes) -> list[bytes]:
         ({}, {"target": {"name": "label", "classes": CLASSES}}, "column label is missing", 2),
         ({}, {"privacy_unit": "person"}, "column person is missing", 2),
         ({"synthesizer": {"critic_share": 1}}, {}, "should be below 1 for images", 2),
+        ({"output": {"c2pa": {"certificates": "a.pem", "key": "b.pem"}}}, {}, "a.pem: No such file", 2),
         ({"privacy": {"epsilon": 1, "delta": 0.01}}, {}, "promises too little", 3),
     ],
 )

@@ -115,7 +115,11 @@ def test_what_is_refused_is_not_charged(
     assert Ledger.open(f"sqlite:///{tmp_path}/ledger.db").history() == () and not list(tmp_path.glob("out/*"))
 
 
-def test_a_table_has_no_public_pictures(clinic: Any, synth: Any) -> None:
+def test_a_table_has_no_public_pictures_and_no_sheets(clinic: Any, synth: Any) -> None:
     clinic.run["synthesizer"] |= {"public": PUBLIC}
     done = synth("plan", clinic.write().run_yaml)
     assert done.code == 2 and "synthesizer.public: is for images" in done.err
+    del clinic.run["synthesizer"]["public"]
+    clinic.run["output"] |= {"c2pa": {"certificates": "chain.pem", "key": "key.pem"}}
+    done = synth("plan", clinic.write().run_yaml)
+    assert done.code == 2 and "output.c2pa: is for images" in done.err

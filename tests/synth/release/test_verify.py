@@ -45,6 +45,7 @@ class TestIntact:
             "epsilon": 0.5,
             "delta": 1e-5,
             "files": len(REQUIRED) + 1,
+            "credentials": 0,
             "state": "candidate",
             "by": None,
             "key_id": None,
