@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from synth import stages
 from synth.config import load_run
 from synth.images.model import ImageModel
-from synth.prepare import events_of
+from synth.model_files import WEIGHTS_FILE
+from synth.prepare import events_of, prepare
 from synth.privacy.ledger import Ledger
+from synth.resume import resume
+from synth.run_folder import hold
 
 FOLDER = "zq-elsewhere"
 PUBLIC = {"path": FOLDER, "declared": "Stripes drawn by a program, CC0: of no person", "steps": 20}
@@ -34,11 +38,11 @@ def striped(rng: np.random.Generator, side: int, across: bool) -> bytes:
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Build:
-    """`ward(public)`: 300 scans in a Parquet file and 40 public pictures in a folder; the run.yaml that it returns."""
+    """`ward(public)`: 120 scans in a Parquet file and 40 public pictures in a folder; the run.yaml that it returns."""
 
     def build(public: dict[str, Any] | None = PUBLIC) -> Path:
         rng = np.random.default_rng(0)
-        rows = [{"image": {"bytes": striped(rng, 12, i % 2 == 1)}, "label": i % 2} for i in range(300)]
+        rows = [{"image": {"bytes": striped(rng, 12, i % 2 == 1)}, "label": i % 2} for i in range(120)]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scans.parquet")
         (tmp_path / FOLDER).mkdir(exist_ok=True)
         for i in range(40):
@@ -86,6 +90,24 @@ def test_public_pictures_are_free_and_told(ward: Build, synth: Any, quick_run: A
     for file in bundle.rglob("*"):
         assert file.is_dir() or b"zq-" not in file.read_bytes()  # neither the folder's name nor a file's
     assert synth("verify", bundle).code == 0
+
+
+def test_a_run_that_died_goes_on_to_the_same_model(ward: Build, tmp_path: Path) -> None:
+    """They are read when the model learns, and one seed decides. What was drawn before is not drawn again."""
+    run_yaml, ledger = ward(), Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+    folder = prepare(run_yaml, ledger)
+    with hold(folder):
+        stages.reserve(folder, ledger)
+        stages.encode(folder)
+        stages.measure(folder, ledger)
+    models = []
+    for _ in range(2):
+        assert resume(run_yaml, ledger) == folder
+        with hold(folder):
+            stages.train(folder)
+            models.append((folder.model / WEIGHTS_FILE).read_bytes())
+            (folder.facts / "model.json").unlink()
+    assert models[0] == models[1] and ImageModel.load(folder.model).residual is not None
 
 
 def test_without_them_nothing_is_said(ward: Build) -> None:
