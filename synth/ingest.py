@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -114,10 +114,22 @@ def at_rest(source: Path | Database) -> Iterator[Path | Snapshot]:
         with snapshot(source) as rows:
             yield rows
         return
-    before = _state(source)
+    refuse_changed = watch(source)
     yield source
-    if _state(source) != before:
-        raise InvalidSource("source: changed while it was being read; run again on a file at rest")
+    refuse_changed()
+
+
+def watch(source: Path | Database) -> Callable[[], None]:
+    """What raises InvalidSource when a file has been written or replaced since; a database's snapshot never is."""
+    if isinstance(source, Database):
+        return lambda: None
+    path, before = source, _state(source)
+
+    def refuse_changed() -> None:
+        if _state(path) != before:
+            raise InvalidSource("source: changed while it was being read; run again on a file at rest")
+
+    return refuse_changed
 
 
 def _state(path: Path) -> tuple[tuple[str | int, ...], ...] | None:

@@ -25,7 +25,7 @@ from synth.evaluate.internal.rules import BrokenRows, rule_scores
 from synth.evaluate.public import ValidRows, public_scores
 from synth.facts import DataFacts, HeldOutFacts, InsightFacts, ModelFacts, QualityFacts, TableCriticFacts
 from synth.files import write_whole
-from synth.ingest import at_rest, read_batches, read_persons
+from synth.ingest import at_rest, read_batches, read_persons, watch
 from synth.insight import insight_facts
 from synth.parquet import read_parts, write_parts
 from synth.prepare import plan_run
@@ -81,6 +81,7 @@ def encode(folder: RunFolder, charge: Callable[[Event], None]) -> None:
     stays, numbers, most = None, None, run.table.max_rows_per_person
     share = run.config.evaluation.share
     aside = Aside(folder.held_out, held_out_rows(share)) if share > 0 else None
+    refuse_changed = watch(run.rows)
     with at_rest(run.rows) as source:
         if run.table.person_column is not None:
             persons = read_persons(source, run.table)
@@ -92,7 +93,15 @@ def encode(folder: RunFolder, charge: Callable[[Event], None]) -> None:
                 aside = replace(aside, held_out=held_out_persons(numbers, share))
         if run.table.columns_to_estimate:
             aside = None if aside is None else replace(aside, held_out=tossed_once(aside.held_out))
-            _estimate(folder, run, source, stays, aside, charge)
+            if run.config.evaluation.file is not None:  # what refuses the run in this file does so before the draw too
+                _encode_file(run, run.config.evaluation.file, folder.held_out)
+
+            def charge_at_rest(event: Event) -> None:
+                # Rows that have changed since people were counted are not bounded to m of a person.
+                refuse_changed()
+                charge(event)
+
+            _estimate(folder, run, source, stays, aside, charge_at_rest)
             run = folder.run()
         codecs = codecs_of(run.table)
         rules = BrokenRows(rules_of(run.table), codecs)
@@ -178,7 +187,7 @@ def measure(folder: RunFolder, charge: Callable[[Event], None], workers: Workers
         else int(count),
     ).measure()
     save_measurements(measured, folder.private)
-    logger.info("measure: %d noised releases made and saved", len(plan.releases))
+    logger.info("measure: %d noised releases made and saved", len(plan.measured))
 
 
 def noised_rows(folder: RunFolder) -> float:

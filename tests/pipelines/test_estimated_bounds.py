@@ -187,6 +187,43 @@ def test_a_refused_value_is_found_before_the_draw(clinic: Any, quick_run: Any, d
     assert not Ledger.open(clinic.ledger_url, create=False).populations()[0].charged
 
 
+def test_rows_that_change_once_people_are_counted_are_not_drawn_from(
+    clinic: Any, quick_run: Any, drawn: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In other rows of the same number, those chosen at random may be more than m of one person."""
+    from synth.tables import stages
+
+    def replacing(*args: Any) -> Any:
+        yield from read_persons(*args)
+        clinic.put("patient_nbr", ["P0"] * clinic.table.num_rows)
+        clinic.write()
+
+    read_persons = stages.read_persons
+    monkeypatch.setattr(stages, "read_persons", replacing)
+    declare(clinic)
+    clinic.schema["privacy_unit"] = "patient_nbr"
+    with pytest.raises(Exception, match=r"encode: InvalidSource|changed while"):
+        quick_run(clinic.write().run_yaml)
+    assert drawn == []
+    assert not Ledger.open(clinic.ledger_url, create=False).populations()[0].charged
+
+
+def test_a_value_that_a_file_of_held_out_people_refuses_is_found_before_the_draw(
+    clinic: Any, quick_run: Any, drawn: list[int]
+) -> None:
+    declare(clinic)
+    clinic.column("sex")["outside"] = "refuse"
+    held_out = clinic.table.set_column(
+        clinic.table.column_names.index("sex"), "sex", [["unheard of"] * clinic.table.num_rows]
+    )
+    pq.write_table(held_out, clinic.run_yaml.parent / "held_out.parquet")
+    clinic.run["evaluation"] = {"holdout": "held_out.parquet"}
+    with pytest.raises(Exception, match="encode: InvalidSource"):
+        quick_run(clinic.write().run_yaml)
+    assert drawn == []
+    assert not Ledger.open(clinic.ledger_url, create=False).populations()[0].charged
+
+
 def test_the_long_audit_wants_declared_bounds(clinic: Any, synth: Any) -> None:
     declare(clinic)
     outcome = synth("audit", clinic.run_yaml)
