@@ -295,7 +295,7 @@ def settle(folder: RunFolder, ledger: Ledger) -> None:
         noise_protection=noise_protection(events),
         accountant=accountant(events),
         not_covered=not_covered(
-            run.published,
+            run.declared,
             large_delta=bool(folder.noted("delta")["large"]),
             public_pictures=run.config.synthesizer.public is not None,
         ),

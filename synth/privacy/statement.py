@@ -127,7 +127,8 @@ def not_covered(schema: Declaration, *, large_delta: bool = False, public_pictur
 
 def _but_estimated(schema: Declaration) -> str:
     columns = schema.learned_columns if isinstance(schema, Schema) else ()
-    names = [c.name for c in columns if isinstance(c, EstimableColumn) and c.bounds_are != "declared"]
+    # A schema that says "estimated" repeats what another run found: in this one they are declared, and not charged.
+    names = [c.name for c in columns if isinstance(c, EstimableColumn) and c.bounds_are == "to estimate"]
     return f" (but for {', '.join(names)}, of which they are estimated with noise)" if names else ""
 
 

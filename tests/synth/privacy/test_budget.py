@@ -276,5 +276,9 @@ class TestTheWords:
         assert any("The number of rows" in sentence for sentence in more)
         assert any("an undeclared empty cell, exists in age" in sentence for sentence in more)
         assert set(plain) < set(more)
+        estimating, taken_over = {"bounds": "estimate"}, {"bounds": [0, 90], "bounds_are": "estimated"}
+        of_run = "kinds, bounds (but for age, of which they are estimated with noise), categories"
+        assert of_run in not_covered(schema_of("age", age=estimating))[0]
+        assert "kinds, bounds, categories" in not_covered(schema_of("age", age=taken_over))[0]
         large = not_covered(schema_of("age"), large_delta=True)
         assert next(item for item in large if item not in plain).startswith("Single people, by delta")
