@@ -152,9 +152,13 @@ class OrderedColumn(Column):
     @model_validator(mode="before")
     @classmethod
     def _may_be_estimated(cls, declared: Any) -> Any:
-        if not isinstance(declared, dict) or declared.get("bounds") != ESTIMATE:
-            if isinstance(declared, dict) and declared.get("bounds_are") == "to estimate":
+        if not isinstance(declared, dict):
+            return declared
+        if declared.get("bounds") != ESTIMATE:
+            if declared.get("bounds_are") == "to estimate":
                 raise ValueError("bounds are estimated where the schema says `bounds: estimate`")
+            if isinstance(declared.get("bounds"), str):
+                raise ValueError("bounds: should be [lowest, highest], or the word estimate")
             return declared
         return {**declared, "bounds": cls.widest(declared), "bounds_are": "to estimate"}
 

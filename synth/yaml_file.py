@@ -109,6 +109,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _phrase(item: Any, known: Iterable[str]) -> str:
     match item["type"]:
         case "extra_forbidden":
+            if item["loc"][-1] in known:
+                return "unknown key here (another kind or section has it); remove it"
             return f"unknown key{nearest(str(item['loc'][-1]), known)}; remove it or correct its spelling"
         case "missing":
             return "is required and absent"

@@ -197,7 +197,8 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "images with columns": (_declare(kind="image"), "columns: a schema of images declares"),
     "estimated bounds that refuse": (_column("age", bounds="estimate", outside="refuse"), "declare the bounds"),
     "estimated bounds by another name": (_column("age", bounds_are="to estimate"), "`bounds: estimate`"),
-    "estimated bounds of categories": (_column("sex", bounds="estimate"), "bounds: unknown key"),
+    "estimated bounds of categories": (_column("sex", bounds="estimate"), "sex.bounds: unknown key here (another kind"),
+    "estimated bounds, misspelt": (_column("age", bounds="estimated"), "[lowest, highest], or the word estimate"),
     "a sum within estimated bounds": (
         _all(_column("age", bounds="estimate"), _declare(rules=["bmi = age + bmi"])),
         "age has `bounds: estimate`",
