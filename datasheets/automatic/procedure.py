@@ -11,6 +11,7 @@ from datasheets.statements import (
     events_in_words,
     held_out_in_words,
     promise_in_words,
+    released,
     row_count_in_words,
 )
 from synth.privacy import budget
@@ -83,12 +84,13 @@ def _measurements(read: Reading) -> str:
         + "\n\nMechanism, sensitivity and noise of each release, over all its tables jointly:\n\n"
         + events_in_words(read)
     )
+    estimated = " (as that many where bounds are estimated)" if released(read, budget.BOUNDS) else ""
     return text + (
         "\n\nTables with more cells get less noise where the noise is stated in units of each table's own: with weight"
         " w = cells^(2/3), the noise standard deviation of a table in rows is the square root of (the sum of w over the"
         " tables of the release, divided by the table's own w), divided by the release's sensitivity above, times the"
         f" most rows a person has ({number(read('privacy.max_rows_per_person'))}). A fine histogram of numbers or dates"
-        f" counts as {budget.SMOOTH_CELLS} cells at most, and tables by class as that of one class."
+        f" counts as {budget.SMOOTH_CELLS} cells at most{estimated}, and tables by class as that of one class."
     )
 
 
