@@ -42,7 +42,8 @@ def tossed_once(held_out: HeldOut) -> HeldOut:
             tossed.append(held_out(known, stop))
         if start == known:
             return tossed[-1]
-        tossed[:] = [np.concatenate(tossed)]
+        if len(tossed) > 1:
+            tossed[:] = [np.concatenate(tossed)]
         return tossed[0][start:stop]
 
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from synth.privacy import accounting, budget, pld
 from synth.privacy.budget import HOLDOUT_FILE_SHARE, TablePlan, plan_table
 from synth.privacy.composition import composed_mu, cost_of_run, epsilon_of, only_gdp, replace_one_epsilon_of
 from synth.privacy.events import Event, GaussianEvent, HeldOutEvent, PoissonGaussianEvent
-from synth.privacy.holdout import coins, held_out_persons, held_out_rows
+from synth.privacy.holdout import coins, held_out_persons, held_out_rows, tossed_once
 from synth.privacy.ledger import Ledger
 from synth.privacy.reservations import ReservePayload
 from synth.privacy.statement import ACCOUNTANT, accountant
@@ -79,6 +80,33 @@ class TestCoins:
         persons = np.repeat(np.arange(20_000), 3)
         held_out = held_out_persons(persons, 0.2)(0, 60_000)[::3].sum()
         assert binom.ppf(RARE, 20_000, 0.2) <= held_out <= binom.isf(RARE, 20_000, 0.2)
+
+
+class TestTossedOnce:
+    @given(st.lists(st.integers(1, 9), min_size=1), st.lists(st.integers(1, 9), min_size=1))
+    def test_two_passes_find_the_same_coins(self, first: list[int], second: list[int]) -> None:
+        """In batches of any sizes; a pass that goes on further tosses what is new."""
+        asked: list[tuple[int, int]] = []
+        tossed = np.random.default_rng(0).random(max(sum(first), sum(second))) < 0.5
+
+        def toss(start: int, stop: int) -> np.ndarray:
+            asked.append((start, stop))
+            return tossed[start:stop]
+
+        held_out = tossed_once(toss)
+        for sizes in (first, second):
+            ends = np.cumsum([0, *sizes])
+            found = [held_out(int(start), int(stop)) for start, stop in itertools.pairwise(ends)]
+            assert [len(batch) for batch in found] == sizes
+            assert np.concatenate(found).tolist() == tossed[: ends[-1]].tolist()
+        assert [number for span in asked for number in range(*span)] == [*range(len(tossed))]
+
+    def test_a_second_pass_copies_nothing(self) -> None:
+        held_out = tossed_once(held_out_rows(0.5))
+        for start in range(0, 100, 10):
+            held_out(start, start + 10)
+        batches = [held_out(start, start + 20) for start in range(0, 100, 20)]
+        assert len({id(batch.base) for batch in batches}) == 1
 
 
 class TestTheTwoFiles:
