@@ -209,7 +209,10 @@ def meeting_rules(schema: Schema, found: Found) -> Found:
                 name: found[name] | {"bounds": _wider(known, name, *both)} for name in rule.columns if name in found
             }
     if problems := problems_of_rules(schema.with_bounds(found)):
-        raise UserError(f"schema: within the estimated bounds, {'; '.join(problems)}; declare the bounds that it needs")
+        raise UserError(
+            f"schema: within the estimated bounds, {'; '.join(problems)}; declare the bounds that it needs and start a "
+            "new run (this one stays charged)"
+        )
     return found
 
 
