@@ -90,7 +90,8 @@ def _measurements(read: Reading) -> str:
         " w = cells^(2/3), the noise standard deviation of a table in rows is the square root of (the sum of w over the"
         " tables of the release, divided by the table's own w), divided by the release's sensitivity above, times the"
         f" most rows a person has ({number(read('privacy.max_rows_per_person'))}). A fine histogram of numbers or dates"
-        f" counts as {budget.SMOOTH_CELLS} cells at most{estimated}, and tables by class as that of one class."
+        f" counts as {budget.SMOOTH_CELLS} cells at most{estimated}, one of levels as {budget.MOST_LEVELS:,}, and"
+        " tables by class as that of one class."
     )
 
 

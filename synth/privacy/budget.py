@@ -39,6 +39,9 @@ FINE_SHARE = 0.4
 """Share of the one-ways' budget for the fine histograms, which place the bins; the rest measures the bins."""
 SMOOTH_CELLS = 24
 """A fine histogram of ordered cells gets the precision of so many at most: neighbours tell about each other."""
+MOST_LEVELS = 1000
+"""A histogram of levels gets the precision of so many at most: of many thousands most are rarer than any noise, and
+other columns would pay for them."""
 
 BOUNDS = "histograms for bounds"
 FINE = "fine histograms and class sizes"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from synth.privacy.budget import SMOOTH_CELLS, TablePlan, plan_table, precision_of
+from synth.privacy.budget import MOST_LEVELS, SMOOTH_CELLS, TablePlan, plan_table, precision_of
 from synth.schema import Schema
 from synth.tables.blocks import DETAIL_WEIGHT, Block
 from synth.tables.codec import Codec
@@ -88,7 +88,7 @@ def plan_of(
 
 
 def _free_cells(codec: Codec) -> int:
-    return min(codec.size, SMOOTH_CELLS) if codec.ordered else codec.size
+    return min(codec.size, SMOOTH_CELLS if codec.ordered else MOST_LEVELS)
 
 
 def details_of(layout: Layout, codecs: Mapping[str, Codec]) -> list[Block]:

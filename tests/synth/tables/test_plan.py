@@ -114,3 +114,12 @@ def test_the_expected_noise_is_the_noise_that_is_drawn(toy_run: Any, schema_of: 
         assert line.most_bins == int(measured.bin_of_cell[line.name].max()) + 1
         # The class-conditional histogram's noise, added over the classes.
         assert line.noise == pytest.approx(measured.one_way_noise[line.name] * len(measured.class_sizes) ** 0.5)
+
+
+def test_a_column_of_many_thousand_levels_is_not_paid_for_by_the_others(schema_of: SchemaOf) -> None:
+    noises = {}
+    for levels in (1_000, 50_000):
+        wide = {"kind": "categorical", "categories": list(range(levels))}
+        _, plan, _ = room(schema_of("age", "income", "a", a=wide))
+        noises[levels] = plan.fine_noise["age"]
+    assert noises[1_000] == noises[50_000]
