@@ -198,7 +198,7 @@ def verify(
 def _credentials(found: Verified) -> str:
     if found.credentials is None:
         return " Content credentials (C2PA) of its pictures were not looked at: they want dp-synth[c2pa]."
-    return f" Content credentials (C2PA) of {found.credentials} pictures are theirs." if found.credentials else ""
+    return f" {found.credentials} pictures carry valid content credentials (C2PA)." if found.credentials else ""
 
 
 def _origin(found: Verified) -> str:

@@ -36,7 +36,7 @@ class Verified:
         run_id: the run that made the bundle.
         epsilon: the bundle's stated ε; delta: its stated δ.
         files: number of listed files, all intact.
-        credentials: number of pictures with content credentials (C2PA), which are theirs; None where the extra that
+        credentials: number of pictures with valid content credentials (C2PA); None where the extra that
             reads them is not installed.
         state: what has become of the candidate.
         by: who decided, in the words of the signer; None for a candidate.

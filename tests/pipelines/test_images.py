@@ -87,7 +87,7 @@ def test_from_a_folder_to_a_bundle(
     bundle = synth("run", ward / "run.yaml").bundle
     verified = synth("verify", bundle, "--ledger", RUN["ledger"]["url"].replace("///", f"///{ward}/"))
     assert verified.code == 0, verified.err
-    assert "Content credentials (C2PA) of 5 pictures are theirs." in verified.out
+    assert "5 pictures carry valid content credentials (C2PA)." in verified.out
 
     parts = list((bundle / "data").glob("part-*.parquet"))
     table = pq.read_table(parts[0])
