@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.config import load_run
-from synth.errors import InvalidConfig, NotBuiltYet
+from synth.errors import InvalidConfig
 from synth.image_schema import ImageSchema, load_any_schema, parse_image_schema
 from synth.schema import Schema, public_yaml
 
@@ -130,7 +130,6 @@ def test_tables_are_still_tables(tmp_path: Path) -> None:
     ("more", "error", "words"),
     [
         ("synthesizer: {critic_share: 1}", InvalidConfig, "critic_share: should be below 1"),
-        ("synthesizer: {critic_share: .5, critic: {processes: 2}}", NotBuiltYet, "processes"),
         ("synthesizer: {members: 2}", InvalidConfig, "synthesizer.members: is for tables"),
     ],
 )
