@@ -153,6 +153,7 @@ def print_plan(report: dict[str, Any]) -> None:
         )
     wide = None if sys.stdout.isatty() else 240  # a file or a pipe has no edge at which to fold names
     Console(width=wide).print(table)
+    say("Were every column to have its most bins; with fewer, columns of few levels get less noise than this.")
     say("A group of people can be told from nothing when it is several times larger than the noise of its cell.")
 
 
