@@ -29,7 +29,10 @@ def mixed(likelihood: FloatArray) -> FloatArray:
     Returns:
         Chances [rows, candidates]; rows sum to 1.
     """
-    given, share = _learned(likelihood)
+    return _chances(*_learned(likelihood))
+
+
+def _chances(given: FloatArray, share: FloatArray) -> FloatArray:
     chance = given * share
     return np.asarray(chance / chance.sum(axis=1, keepdims=True))
 
@@ -76,5 +79,5 @@ def factors_of(noised: FloatArray, noise: FloatArray, curve: FloatArray) -> Floa
     evidence = float((np.log(given @ share) - (likelihood[:, 0] - likelihood.max(axis=1))).sum())
     if not evidence > LEAST_EVIDENCE:
         return np.ones(len(noised))
-    chance = given * share
-    return np.asarray(chance @ FACTORS / chance.sum(axis=1))
+    # A mean lies among the values it is of; rounding may put it just outside.
+    return np.asarray((_chances(given, share) @ FACTORS).clip(FACTORS.min(), FACTORS.max()))
