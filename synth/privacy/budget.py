@@ -7,7 +7,7 @@ choose *what* the later ones measure, never how much is spent: every event below
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -37,6 +37,9 @@ BOUNDS_LEVELS = 2
 """Histograms of such a column: on a coarse ladder and on a fine one (`synth.tables.ladder`)."""
 FINE_SHARE = 0.4
 """Share of the one-ways' budget for the fine histograms, which place the bins; the rest measures the bins."""
+COARSE_SHARE = 1 / 3
+"""Share of a fine histogram's precision for the counts of runs of its cells: where a column is spread thin over
+hundreds of cells, their noises add up to more people than are there."""
 SMOOTH_CELLS = 24
 """A fine histogram of ordered cells gets the precision of so many at most: neighbours tell about each other."""
 MOST_LEVELS = 1000
@@ -69,6 +72,7 @@ class TablePlan:
 
     Attributes:
         fine_noise: noise scale of a cell of each column's fine histogram (people).
+        coarse_noise: noise scale of a run of such cells, of the columns whose runs are counted too (people).
         class_noise: noise scale of a class size (people).
         mu_one_way: μ spent on the one-way histograms within classes.
         detail_noise: noise scale of a cell of a detail histogram (people); None without detail blocks.
@@ -85,6 +89,7 @@ class TablePlan:
     """
 
     fine_noise: Mapping[str, float]
+    coarse_noise: Mapping[str, float]
     class_noise: float
     mu_one_way: float
     detail_noise: float | None
@@ -150,6 +155,7 @@ def plan_table(
     epsilon: float,
     delta: float,
     histograms: Mapping[str, int],
+    coarse: Collection[str] = (),
     classes: int,
     details: int,
     detail_weight: float,
@@ -170,6 +176,7 @@ def plan_table(
     Args:
         epsilon: the run's ε; delta: its δ.
         histograms: the columns that are measured, at least one, and of how many cells each is thought to consist.
+        coarse: those of them whose cells are counted in runs too.
         classes: how many class sizes there are: one more fine histogram.
         details: detail histograms over all classes; detail_weight: precision of each, in units of `precision_of`.
         candidate_pairs: pairs of columns that could be measured.
@@ -252,7 +259,8 @@ def plan_table(
             noise_scale=noise,
         )
     return TablePlan(
-        fine_noise={name: noises[name] for name in histograms},
+        fine_noise={name: noises[name] / math.sqrt(1 - COARSE_SHARE * (name in coarse)) for name in histograms},
+        coarse_noise={name: noises[name] / math.sqrt(COARSE_SHARE) for name in coarse},
         class_noise=noises[CLASSES],
         mu_one_way=mu_one_way,
         detail_noise=detail_noise,

@@ -10,6 +10,7 @@ holds; where the others show that they lie off it, each goes as far as its count
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class Denoised:
 
 
 def denoise(
-    noised: FloatArray, noise: float, widths: FloatArray, total: float, *, binned: BinCounts | None = None
+    noised: FloatArray, noise: float, widths: FloatArray, total: float, *, binned: Sequence[BinCounts] = ()
 ) -> Denoised:
     """Estimate of a histogram over ordered cells.
 
@@ -67,26 +68,23 @@ def denoise(
         noise: the standard deviation of that noise, > 0.
         widths: width of each cell, > 0.
         total: what all cells hold together, > 0; taken to be known about as well as one cell, and kept by the result.
-        binned: what else was released about the same cells.
+        binned: what else was released about the same cells; within the last one's bins, cells that lie off the curve
+            take what they hold from the others.
     """
     cells = len(noised)
     basis, penalty = _spline(cells)
     offset = np.log(widths / widths.mean())
     even = np.full(basis.shape[1], math.log(total / cells))
-    first = np.empty(0, dtype=np.int64) if binned is None else np.unique(binned.bin_of_cell, return_index=True)[1]
+    first = [np.unique(b.bin_of_cell, return_index=True)[1] for b in binned]
 
     def observed(mass: FloatArray) -> FloatArray:
         """Cells, total and bins of a histogram (or of the columns of a matrix), in units of their noise."""
         parts = [mass / noise, mass.sum(axis=0, keepdims=True) / noise]
-        if binned is not None:
-            parts.append(np.add.reduceat(mass, first) / binned.noise)
+        parts += [np.add.reduceat(mass, starts) / b.noise for starts, b in zip(first, binned, strict=True)]
         return np.concatenate(parts)
 
-    seen = np.append(noised, total) / noise
-    counts, count_noise = noised, np.full(cells, noise)
-    if binned is not None:
-        seen = np.append(seen, binned.noised / binned.noise)
-        counts, count_noise = _counts_of_cells(noised, noise, binned)
+    seen = np.concatenate([noised / noise, [total / noise], *(b.noised / b.noise for b in binned)])
+    counts, count_noise = _counts_of_cells(noised, noise, binned)
 
     def curve_at(coefficients: FloatArray) -> FloatArray:
         return np.asarray(np.exp(np.clip(basis @ coefficients + offset, -30.0, 25.0)))
@@ -124,8 +122,8 @@ def denoise(
     factors = np.ones(cells)
     if others.any():
         factors[others] = factors_of(counts[others], count_noise[others], curve[others])
-    home = np.zeros(cells, dtype=np.int64) if binned is None else binned.bin_of_cell
-    # What the cells off the curve hold, they take from the others of their bin: it was counted too.
+    home = binned[-1].bin_of_cell if binned else np.zeros(cells, dtype=np.int64)
+    # What the cells off the curve hold, they take from the others of their bin, which was counted too.
     rough, smooth = (np.bincount(home, weights=part * others) for part in (curve * factors, curve))
     mass = curve * factors * np.divide(smooth, rough, out=np.ones(len(rough)), where=rough > 0)[home] + singles
     return Denoised(mass=mass * (total / mass.sum()), stands_out=singles > 0)
@@ -140,9 +138,11 @@ def _spline(cells: int) -> tuple[FloatArray, FloatArray]:
     return np.asarray(basis), np.asarray(differences.T @ differences)
 
 
-def _counts_of_cells(noised: FloatArray, noise: float, binned: BinCounts) -> tuple[FloatArray, FloatArray]:
-    """The best noised count of each cell and its noise scale: a bin of one cell was counted twice."""
-    alone = (np.bincount(binned.bin_of_cell) == 1)[binned.bin_of_cell]
-    part = noise**2 / (noise**2 + binned.noise**2) * alone
-    both = noised + part * (binned.noised[binned.bin_of_cell] - noised)
-    return both, np.where(alone, math.sqrt(1 / (1 / noise**2 + 1 / binned.noise**2)), noise)
+def _counts_of_cells(noised: FloatArray, noise: float, binned: Sequence[BinCounts]) -> tuple[FloatArray, FloatArray]:
+    """The best noised count of each cell and its noise scale: a bin of one cell was counted once more."""
+    counts, precision = noised, np.full(len(noised), 1 / noise**2)
+    for b in binned:
+        more = (np.bincount(b.bin_of_cell) == 1)[b.bin_of_cell] / b.noise**2
+        counts = counts + more / (precision + more) * (b.noised[b.bin_of_cell] - counts)
+        precision = precision + more
+    return counts, precision**-0.5

@@ -25,6 +25,9 @@ CELLS_PER_OCTAVE = 4
 MAX_SINGLES = 1 << 20
 MAX_ALL_SINGLES = 32 << 20
 """Positions that are counted one by one in all columns together, about; a wide table has fewer a column."""
+RUNS = 8
+RUNS_FROM = 32
+"""Cells from which on runs of them are counted too."""
 SMALLEST_REAL_UNIT = 6  # a real column's digits are looked for down to 10^-6
 
 
@@ -87,6 +90,11 @@ class Lattice:
     def cells(self) -> int:
         """Number of cells."""
         return len(self.edges) - 1
+
+    @property
+    def run_of_cell(self) -> IntArray | None:
+        """The run of each cell, of eight runs of about as many cells each; None where there are few cells."""
+        return None if self.cells < RUNS_FROM else np.arange(self.cells) * RUNS // self.cells
 
     def cell_of(self, positions: FloatArray) -> IntArray:
         """The cell of each position (positions must lie within the bounds)."""

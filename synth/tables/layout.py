@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from synth.privacy.budget import MOST_LEVELS, SMOOTH_CELLS, TablePlan, plan_table, precision_of
 from synth.schema import Schema
-from synth.tables.blocks import DETAIL_WEIGHT, Block
-from synth.tables.codec import Codec
-from synth.tables.measurements import Pair
+from synth.tables.blocks import DETAIL_WEIGHT, NONE, Block
+from synth.tables.codec import Codec, OrderedCodec
+from synth.tables.measurements import IntArray, Pair
 
 NUMERIC_TARGET_CLASSES = 5
 MAX_CLASSES_IN_PAIRS = 24
@@ -72,6 +74,7 @@ def plan_of(
         epsilon=epsilon,
         delta=delta,
         histograms={name: _free_cells(codecs[name]) for name in layout.columns},
+        coarse=[name for name in layout.columns if runs_of(codecs[name]) is not None],
         classes=layout.classes,
         details=len(details_of(layout, codecs)),
         detail_weight=DETAIL_WEIGHT * precision_of(SMOOTH_CELLS),
@@ -85,6 +88,13 @@ def plan_of(
         holdout=holdout,
         estimated_columns=sum(codec.to_estimate for codec in codecs.values()),
     )
+
+
+def runs_of(codec: Codec) -> IntArray | None:
+    """The run of each cell, NONE of the missing cell; None when a column's cells are not counted in runs too."""
+    if not isinstance(codec, OrderedCodec) or (runs := codec.lattice.run_of_cell) is None:
+        return None
+    return runs if codec.missing is None else np.append(runs, NONE)
 
 
 def _free_cells(codec: Codec) -> int:

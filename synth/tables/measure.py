@@ -3,7 +3,8 @@
 Up to five steps, each charged before its first draw and drawn once:
 
 0. a numeric target's histogram, to cut it into classes;
-1. fine histograms of every column over all classes, class sizes and detail histograms; they place the bins;
+1. fine histograms of every column over all classes, cell by cell and in runs of cells, class sizes and detail
+   histograms; they place the bins;
 2. one-way histograms of the bins within every class;
 3. a choice of pairs, when there are too many to measure all of them;
 4. pair tables on the bins, within every class and over all classes.
@@ -25,10 +26,11 @@ from synth.privacy.budget import TablePlan
 from synth.privacy.events import SelectionEvent
 from synth.privacy.noise import NoiseSource
 from synth.tables import bins
+from synth.tables.blocks import NONE
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.count import Codes, count_binned, count_histograms, count_pairs
 from synth.tables.denoise import BinCounts, denoise
-from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of
+from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of, runs_of
 from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable
 from synth.tables.pair_choice import choose_pairs, groups_of, noise_left, scores_of
 from synth.tables.profiles import ByClass, class_profiles
@@ -115,6 +117,11 @@ class Measurer:
         )
         self._charge(budget.FINE)
         fine = {b.column: self._noise.add_to(exact[b.key], plan.fine_noise[b.column]) for b in cells}
+        run_of_cell = {name: runs for name in layout.columns if (runs := runs_of(self._codecs[name])) is not None}
+        coarse = {
+            name: self._noise.add_to(_summed(exact[f"cells:{name}"], runs), plan.coarse_noise[name])
+            for name, runs in run_of_cell.items()
+        }
         sizes = self._noise.add_to(exact["class"], plan.class_noise)
         detail = {}
         if plan.detail_noise is not None:
@@ -126,6 +133,9 @@ class Measurer:
             class_size_noise=plan.class_noise,
             fine=fine,
             fine_noise=dict(plan.fine_noise),
+            run_of_cell=run_of_cell,
+            coarse=coarse,
+            coarse_noise=dict(plan.coarse_noise),
             details=detail,
             detail_noise=plan.detail_noise or 0.0,
             bin_of_cell={},
@@ -197,12 +207,19 @@ class Measurer:
         values, last = slice(0, codec.lattice.cells), self._bins_in_order(measured, name)
         missing = summed[last:]
         total = max(1.0, measured.total - max(0.0, float(missing.sum())))
-        binned = BinCounts(lookup[values], summed[:last], noise)
+        binned = [*self._coarse(measured, name), BinCounts(lookup[values], summed[:last], noise)]
         curve = denoise(measured.fine[name][values], fine_noise, codec.widths[values], total, binned=binned).mass
         smooth = np.append(np.bincount(lookup[values], weights=curve), missing)
         mass = np.append(curve, np.maximum(missing, 0.0))
         # A bin need not lie on the curve.
         return bins.shrunk(summed, smooth, noise, last), bins.shares_of(mass, codec.widths, lookup)
+
+    def _coarse(self, measured: Measurements, name: str) -> list[BinCounts]:
+        """What is known of runs of a column's cells."""
+        if name not in measured.coarse:
+            return []
+        runs = measured.run_of_cell[name]
+        return [BinCounts(runs[runs != NONE], measured.coarse[name], measured.coarse_noise[name])]
 
     def _bins_in_order(self, measured: Measurements, name: str) -> int:
         """How many of a column's bins, the first ones, stand in order."""
@@ -226,7 +243,8 @@ class Measurer:
         mass, stands_out = np.maximum(noised, 0.0), np.zeros(len(noised), dtype=bool)
         if _is_smooth(codec):
             total = max(1.0, measured.total - float(mass[values.stop :].sum()))
-            denoised = denoise(noised[values], noise, codec.widths[values], total)
+            binned = self._coarse(measured, name)
+            denoised = denoise(noised[values], noise, codec.widths[values], total, binned=binned)
             mass[values], stands_out[values] = denoised.mass, denoised.stands_out
         lookup = bins.merge_ordered(mass, stands_out, noise, codec.missing is not None, most)
         return lookup, bins.shares_of(mass, codec.widths, lookup)
@@ -285,6 +303,13 @@ class Measurer:
             class_key=self._class_key,
             class_of_cell=ones.class_of_cell,
         )
+
+
+def _summed(counts: IntArray, run_of_cell: IntArray) -> IntArray:
+    """Counts of runs of cells [runs]."""
+    held = np.zeros(int(run_of_cell.max()) + 1, dtype=np.int64)
+    np.add.at(held, run_of_cell[run_of_cell != NONE], counts[run_of_cell != NONE])
+    return held
 
 
 def _is_smooth(codec: Codec) -> TypeGuard[OrderedCodec]:

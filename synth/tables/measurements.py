@@ -55,6 +55,9 @@ class Measurements:
         class_size_noise: noise scale of a class size.
         fine: column → noised fine histogram over all classes [cells].
         fine_noise: column → noise scale of its cells.
+        run_of_cell: column → run of each cell, NONE of the missing cell, for columns of many ordered cells [cells].
+        coarse: column → noised histogram of those runs over all classes [runs].
+        coarse_noise: column → noise scale of its runs.
         details: block key → noised histogram [size].
         detail_noise: noise scale of its cells; 0 without details.
         bin_of_cell: column → bin of each cell [cells].
@@ -70,6 +73,9 @@ class Measurements:
     class_size_noise: float
     fine: dict[str, FloatArray]
     fine_noise: dict[str, float]
+    run_of_cell: dict[str, IntArray]
+    coarse: dict[str, FloatArray]
+    coarse_noise: dict[str, float]
     details: dict[str, FloatArray]
     detail_noise: float
     bin_of_cell: dict[str, IntArray]
@@ -88,7 +94,7 @@ class Measurements:
 def save_measurements(measured: Measurements, folder: Path) -> None:
     """Write measurements to `folder` (safetensors and JSON), the JSON last: its presence says they are whole."""
     arrays = {"class_of_cell": measured.class_of_cell, "class_sizes": measured.class_sizes}
-    for group in ("fine", "details", "bin_of_cell", "share", "one_way", "profiles"):
+    for group in ("fine", "run_of_cell", "coarse", "details", "bin_of_cell", "share", "one_way", "profiles"):
         arrays |= {f"{group}:{name}": value for name, value in getattr(measured, group).items()}
     for i, table in enumerate(measured.pairs.values()):
         if table.by_class is not None:
@@ -101,6 +107,7 @@ def save_measurements(measured: Measurements, folder: Path) -> None:
         "columns": list(measured.bin_of_cell),
         "class_size_noise": measured.class_size_noise,
         "fine_noise": measured.fine_noise,
+        "coarse_noise": measured.coarse_noise,
         "detail_noise": measured.detail_noise,
         "one_way_noise": measured.one_way_noise,
         "pairs": [
@@ -131,6 +138,9 @@ def load_measurements(folder: Path) -> Measurements:
         class_size_noise=described["class_size_noise"],
         fine=column_group("fine"),
         fine_noise=described["fine_noise"],
+        run_of_cell=group("run_of_cell"),
+        coarse=group("coarse"),
+        coarse_noise=described["coarse_noise"],
         details=group("details"),
         detail_noise=described["detail_noise"],
         bin_of_cell=column_group("bin_of_cell"),

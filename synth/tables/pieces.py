@@ -78,14 +78,17 @@ class Pieces:
         return Pieces(self.bins, self.bin, self.mass * factor, self.first, self.last, self.step)
 
     def draw(self, bins: IntArray, rng: np.random.Generator) -> FloatArray:
-        """A position in each of the given bins, by mass; NaN for missing. A bin without mass must not be asked for."""
+        """A position in each of the given bins, by mass; NaN for missing. A bin without mass must not be asked for.
+
+        Of the rows of one bin, each piece gets its expected number, rounded up or down.
+        """
         used = self.chosen(self.mass > 0)
         start = np.searchsorted(used.bin, np.arange(self.bins + 1))
         running = np.concatenate([[0.0], np.cumsum(used.mass)])
         base, whole = running[start[:-1]], np.diff(running[start])
         # Bins laid end to end on a line, each of length one; a uniform picks a piece within its bin's stretch.
         ends = used.bin + (running[1:] - base[used.bin]) / whole[used.bin]
-        at = np.searchsorted(ends, bins + rng.random(len(bins)), side="right")
+        at = np.searchsorted(ends, bins + _stratified(bins, self.bins, rng), side="right")
         # The running sum is inexact in its last digits: a value never leaves its bin.
         at = np.clip(at, start[bins], start[bins + 1] - 1)
         first, last, step = used.first[at], used.last[at], used.step[at]
@@ -125,6 +128,16 @@ def joined(bins: int, parts: list[Pieces]) -> Pieces:
     order = np.argsort(fields[0], kind="stable")
     bin_, mass, first, last, step = (field[order] for field in fields)
     return Pieces(bins, bin_.astype(np.int64), mass, first, last, step)
+
+
+def _stratified(bins: IntArray, size: int, rng: np.random.Generator) -> FloatArray:
+    """Uniforms in [0, 1), evenly spaced among the rows of each bin and in random order there."""
+    order = rng.permutation(len(bins))
+    order = order[np.argsort(bins[order], kind="stable")]
+    count = np.bincount(bins, minlength=size)
+    rank = np.empty(len(bins))
+    rank[order] = np.arange(len(bins)) - np.repeat(np.cumsum(count) - count, count)
+    return np.asarray((rank + rng.random(size)[bins]) / count[bins] * (1 - 1e-9))
 
 
 def multiples(count: FloatArray, step: FloatArray) -> FloatArray:

@@ -49,6 +49,8 @@ def tables_of(measured: Measurements, layout: Layout) -> Iterator[NoisedTable]:
     """Every noised table of a run that is kept as it was drawn."""
     for name, noised in measured.fine.items():
         yield NoisedTable(budget.FINE, noised, measured.fine_noise[name], _plain(f"cells:{name}"))
+    for name, noised in measured.coarse.items():
+        yield NoisedTable(budget.FINE, noised, measured.coarse_noise[name], _runs(measured, name))
     for key, noised in measured.details.items():
         yield NoisedTable(budget.DETAIL, noised, measured.detail_noise, _plain(key))
     for name, noised in measured.one_way.items():
@@ -65,6 +67,10 @@ def tables_of(measured: Measurements, layout: Layout) -> Iterator[NoisedTable]:
 
 def _plain(key: str) -> Callable[[Codes], IntArray]:
     return lambda codes: codes[key].astype(np.int64)
+
+
+def _runs(measured: Measurements, name: str) -> Callable[[Codes], IntArray]:
+    return lambda codes: measured.run_of_cell[name][codes[f"cells:{name}"]]
 
 
 def _binned(

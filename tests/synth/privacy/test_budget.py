@@ -41,6 +41,8 @@ SHAPES = st.fixed_dictionaries(
         "max_rows_per_person": st.integers(1, 1000),
         "estimated_columns": st.integers(0, 400),
     }
+).flatmap(
+    lambda shape: st.sets(st.sampled_from(sorted(shape["histograms"]))).map(lambda names: shape | {"coarse": names})
 )
 EVENT = PoissonGaussianEvent(name=budget.CRITIC, sample_rate=0.1, noise_multiplier=2, steps=3)
 PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
@@ -72,7 +74,7 @@ class TestTheWholeBudget:
     def test_the_noise_of_the_histograms_is_what_their_event_costs(self, shape: dict[str, Any]) -> None:
         plan = plan_table(**shape)
         fine = next(event for event in plan.events if event.name == budget.FINE)
-        noises = [plan.class_noise, *plan.fine_noise.values()]
+        noises = [plan.class_noise, *plan.fine_noise.values(), *plan.coarse_noise.values()]
         assert shape["max_rows_per_person"] * math.hypot(*(1 / s for s in noises)) == pytest.approx(fine.mu, rel=1e-9)
 
     @given(st.dictionaries(st.integers(), st.integers(1, 10**6), min_size=1), st.floats(0.01, 10), st.integers(1, 9))
@@ -99,7 +101,7 @@ class TestTheWholeBudget:
         assert math.sqrt(2) * (1 - 1e-12) <= compose_replace_one_mu(plan.events) / compose_mu(plan.events) <= 2
 
     def test_it_follows_from_config_and_schema_alone(self) -> None:
-        public = {"epsilon", "delta", "histograms", "classes", "details", "detail_weight"}
+        public = {"epsilon", "delta", "histograms", "coarse", "classes", "details", "detail_weight"}
         public |= {"candidate_pairs", "classes_known", "pairs_by_class", "max_rows_per_person"}
         public |= {"critic_share", "critic_steps", "critic_sample_rate", "holdout", "estimated_columns"}
         assert set(inspect.signature(plan_table).parameters) == public

@@ -153,8 +153,8 @@ def test_a_person_of_many_equal_rows_moves_exactly_what_the_events_state(tmp_pat
     assert np.sqrt(np.sum(np.square(moved))) == pytest.approx(compose_mu(plan.events), rel=1e-9)
     assert compose_mu(plan.events) == pytest.approx(mu_of(1, 1e-5), rel=1e-9)
     fine_event = next(event for event in plan.events if event.name == budget.FINE)
-    noises = np.array([plan.class_noise, *plan.fine_noise.values()])
-    assert len(noises) == 3
+    noises = np.array([plan.class_noise, *plan.fine_noise.values(), *plan.coarse_noise.values()])
+    assert len(noises) == 4
     assert fine_event.mu == pytest.approx(most * np.linalg.norm(1 / noises), rel=1e-9)
 
 

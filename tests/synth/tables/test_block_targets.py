@@ -132,5 +132,6 @@ def test_a_wide_table_is_fitted_as_well(measured: Measurements, encoding: Encodi
     assert isinstance(moments_of(measured, encoding), Targets)
     targets = targets_of(measured, encoding)
     even = torch.cat([torch.full((2, 1, size), 1 / size) for size in encoding.sizes], dim=2)
-    assert max(blocks.chi, matrices.chi) < 0.9 * float(targets.loss(even)) / targets.cells
+    # The tables are random numbers, of which no generator explains much.
+    assert max(blocks.chi, matrices.chi) < 0.95 * float(targets.loss(even)) / targets.cells
     assert blocks.chi == pytest.approx(matrices.chi, rel=0.3)  # the fits differ by their seeds alone

@@ -55,6 +55,16 @@ class TestCells:
         assert grid.edges[-1] > grid.high
         assert 1 <= grid.cells <= 2 * MAX_EXACT_CELLS
 
+    @given(LATTICES)
+    def test_run_into_eight_parts_or_stay_alone(self, grid: Lattice) -> None:
+        runs = grid.run_of_cell
+        if grid.cells < 32:
+            assert runs is None
+        else:
+            assert runs is not None and (np.diff(runs) >= 0).all()
+            held = np.bincount(runs)
+            assert len(held) == 8 and held.sum() == grid.cells and np.ptp(held) <= 1
+
     @given(LATTICES, st.lists(st.floats(0, 1), max_size=10))
     def test_every_position_has_its_cell(self, grid: Lattice, parts: list[float]) -> None:
         span = np.array([0.0, 1.0, *parts])

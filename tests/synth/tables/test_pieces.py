@@ -204,6 +204,19 @@ class TestDraws:
         assert counts.sum() == 60_000
         assert tiny.fits(counts, np.array([table[0, value] for value in values]))
 
+    def test_each_piece_gets_its_expected_number_in_any_order(self) -> None:
+        codec = ordered(kind="integer", bounds=[0, 99_999])
+        pieces = even_pieces(codec, decoder_for(codec, 3))
+        asked = np.random.default_rng(0).integers(0, pieces.bins, 5000)
+        drawn = pieces.draw(asked, np.random.default_rng(1))
+        of = np.searchsorted(pieces.first, drawn, side="right") - 1
+        expected = np.bincount(asked, minlength=pieces.bins)[pieces.bin] * pieces.mass
+        assert np.abs(np.bincount(of, minlength=len(expected)) - expected).max() < 1 + 1e-6
+        for bin_ in range(pieces.bins):
+            # Ranks in random order: five standard deviations, by a fixed seed.
+            own = np.argsort(np.argsort(drawn[asked == bin_]))
+            assert abs(np.corrcoef(own, np.arange(len(own)))[0, 1]) < 5 / math.sqrt(len(own))
+
     def test_no_rows(self) -> None:
         codec = ordered(kind="integer", bounds=[0, 1999])
         drawn = pieces_of(codec, decoder_for(codec, 0)).draw(np.empty(0, int), np.random.default_rng(0))
