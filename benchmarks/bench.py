@@ -188,6 +188,11 @@ def synthesize(job: Job, table: Table, folder: Path, bench: Bench) -> tuple[Path
     """The synthetic rows (None when there are none), what they took, and which version made them."""
     if job.contestant.name == "real":
         return table.train, Used("ok", "", "", 0.0, 0.0, 0.0), ""
+    if job.contestant.name == "resampled":
+        # What a model without any error has, if its rows are drawn one by one.
+        drawn = read_table(table.train).sample(frac=1.0, replace=True, random_state=job.run, ignore_index=True)
+        drawn.to_parquet(folder / "drawn.parquet")
+        return folder / "drawn.parquet", Used("ok", "", "", 0.0, 0.0, 0.0), ""
     if job.contestant.kind == "ours":
         assert job.epsilon is not None
         command = synth_command(table, folder, epsilon=job.epsilon, delta=bench.delta, synthesizer={})

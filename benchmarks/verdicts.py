@@ -102,7 +102,8 @@ def verdicts(found: Sequence[Summary]) -> list[Verdict]:
             best = min(rivals, key=lambda each: each.scores[score])
             verdict = Verdict(score, ours[score], best.contestant.title, best.scores[score], limit)
             plain = [each for each in rivals if not each.contestant.gift]
-            judged.append(_explained(verdict, best, plain, score))
+            drawn = next((each.scores for each in found if each.contestant.name == "resampled"), {})
+            judged.append(_explained(verdict, best, plain, drawn.get(score)))
     speed = _speed(ours["cpu_seconds"], found) if ours is not None and "cpu_seconds" in ours else None
     return judged if speed is None else [*judged, speed]
 
@@ -121,15 +122,18 @@ def _aucs() -> tuple[tuple[str, str], ...]:
     return (("gbm", "auc_gbm"), ("lr", "auc_lr"))
 
 
-def _explained(verdict: Verdict, best: Summary, plain: Sequence[Summary], score: str) -> Verdict:
-    """The same with a reason when the target is missed."""
+def _explained(verdict: Verdict, best: Summary, plain: Sequence[Summary], drawn: float | None) -> Verdict:
+    """The same with a reason when the target is missed; `drawn` is what as many of the training rows score."""
     if verdict.met:
         return verdict
+    score = verdict.score
     reason = f"{verdict.ratio:.2f} times the best peer's, {verdict.limit:g} is wanted"
     if best.contestant.gift and plain:
         fair = min(plain, key=lambda each: each.scores[score])
         ratio = verdict.ours / fair.scores[score] if fair.scores[score] > 0 else float("inf")
         reason += f"; that peer is given something free, beside {fair.contestant.title} it is {ratio:.2f}"
+    if drawn is not None:
+        reason += f"; as many rows drawn from the training rows have {drawn:.3f}".replace(" 0.", " .")
     return replace(verdict, reason=reason)
 
 

@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     methods = ("works", "broken", "slow", "confused", "silent")
     fakes = {name: contestants.Contestant(name, name, "peer", "fake", name, own_environment=False) for name in methods}
     fakes["absent"] = contestants.Contestant("absent", "absent", "peer", "elsewhere", "absent")
-    fakes["real"] = contestants.CONTESTANTS["real"]
+    fakes |= {name: contestants.CONTESTANTS[name] for name in ("real", "resampled")}
     for module in ("bench", "contestants", "page", "plots", "verdicts"):
         monkeypatch.setattr(importlib.import_module(module), "CONTESTANTS", fakes)
     monkeypatch.setattr(bench, "TABLES", {"small": Small("small", tuned=False, shipped=False)})
@@ -97,6 +97,13 @@ def test_rows_are_appended_kept_and_renewed(
     assert len(again) == 3 and again[0]["tvd2"] == first[0]["tvd2"], "the same seed, the same rows"
     assert "| works | 1 |" in (tmp_path / "peers.md").read_text()
     assert (tmp_path / "peers-small.svg").read_text().startswith("<svg")
+
+
+def test_rows_drawn_from_the_training_rows_are_near_them_and_no_copy(run: Run) -> None:
+    first, second = run("--peers", "resampled", "--epsilon", "1", "--runs", "2")
+    assert {row["epsilon"] for row in (first, second)} == {""} and {row["rows"] for row in (first, second)} == {"120"}
+    assert 0 < float(first["tvd1"]) < float(first["tvd2"]) < 0.6
+    assert first["tvd2"] != second["tvd2"], "each run has a seed of its own"
 
 
 def test_what_goes_wrong_is_a_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

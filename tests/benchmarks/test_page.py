@@ -49,6 +49,10 @@ def test_missed_targets_say_why() -> None:
     )
     assert found["gap_lr"].reason == "0.62 times the best peer's, 0.5 is wanted"
     assert found["cpu_seconds"].reason == "10.0 times faster, 20 is wanted"
+    drawn = row("resampled", epsilon="", auc_gbm=0.92, auc_lr=0.91, c2st=0.51, tvd2=0.031, tvd3=0.031)
+    found = judged(REAL, drawn, MST, row("ours", **of(0.07, 0.88, 0.7, 240)))
+    assert found["tvd2"].reason.endswith("0.6 is wanted; as many rows drawn from the training rows have .031")
+    assert found["gap_lr"].reason.endswith("0.5 is wanted; as many rows drawn from the training rows have .020")
 
 
 def test_an_aim_that_was_stopped_is_a_lower_bound() -> None:
