@@ -27,6 +27,8 @@ from synth.tables.plan import memory_bytes, plan_columns, refuse_too_large
 RUNS_A_YEAR = {"monthly": 12, "weekly": 52}
 MOST_RUNS = 10_000
 SCORED_ROWS = (1_000, 10_000)
+NAMED = 6
+"""Columns named in a line."""
 
 
 def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
@@ -173,8 +175,10 @@ def _print_images(expected: dict[str, Any]) -> None:
 
 
 def _bounds(estimated: dict[str, Any]) -> str:
+    names = estimated["columns"]
+    more = f" and {len(names) - NAMED} columns more" if len(names) > NAMED else ""
     return (
-        f"{100 * estimated['share']:g}% of the budget estimates those of {', '.join(estimated['columns'])}\n"
+        f"{100 * estimated['share']:g}% of the budget estimates those of {', '.join(names[:NAMED])}{more}\n"
         f"          a range (from a number to about twice as much, a decade) is seen once about "
         f"{math.ceil(estimated['seen_from'])} people are in it;\n"
         "          memory and cells stand for the most that such a column can have"

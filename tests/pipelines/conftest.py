@@ -25,6 +25,7 @@ import pytest
 
 from datasheets.questions import steward_questions
 from pipelines import quiet
+from synth.privacy.noise import NoiseSource
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `operations`, which several modules share
 
@@ -190,6 +191,41 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def clinic(tmp_path: Path) -> Clinic:
     """A clinic whose run works."""
     return Clinic(tmp_path / "clinic")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Callable[..., Path]:
+    """`scans(rows, schema, run)`: small pictures of two classes in a Parquet file; the run.yaml that it returns."""
+
+    def write(rows: list[dict[str, Any]], schema: dict[str, Any], run: dict[str, Any]) -> Path:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scans.parquet")
+        schema = {"dataset": "scans", "population": "ward", "kind": "image"} | schema
+        run = {
+            "source": {"path": "scans.parquet"},
+            "schema": "schema.yaml",
+            "output": {"directory": "out"},
+            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
+        } | run
+        (tmp_path / "schema.yaml").write_text(json.dumps(schema))
+        (tmp_path / "run.yaml").write_text(json.dumps(run))
+        return tmp_path / "run.yaml"
+
+    return write
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many normals each call has drawn for a private release from here on; audits draw their own."""
+    counts: list[int] = []
+
+    class Counting(NoiseSource):
+        def standard_normal(self, count: int) -> Any:
+            counts.append(count)
+            return super().standard_normal(count)
+
+    for module in ("tables", "images"):
+        monkeypatch.setattr(f"synth.{module}.stages.NoiseSource", Counting)
+    return counts
 
 
 @pytest.fixture(scope="session")

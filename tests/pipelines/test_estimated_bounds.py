@@ -37,20 +37,6 @@ def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synth.tables.stages.NoiseSource", Seeded)
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many normals each call has drawn."""
-    counts: list[int] = []
-
-    class Counting(NoiseSource):
-        def standard_normal(self, count: int) -> Any:
-            counts.append(count)
-            return super().standard_normal(count)
-
-    monkeypatch.setattr("synth.tables.stages.NoiseSource", Counting)
-    return counts
-
-
 def declare(clinic: Any) -> None:
     """Three columns without bounds, each with a row far out; 400 rows stand far above the noise."""
     for name in ESTIMATED:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -32,7 +31,7 @@ Build = Callable[..., Path]
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Build:
+def ward(scans: Build) -> Build:
     """`ward(synthesizer=…, side=12)`: three scans of each patient in a Parquet file; the run.yaml that it returns."""
 
     def build(synthesizer: dict[str, Any] | None = None, side: int = 12, epsilon: float = 8.0) -> Path:
@@ -43,27 +42,17 @@ def ward(tmp_path: Path) -> Build:
             out = BytesIO()
             Image.fromarray(pixels).save(out, "PNG")
             rows.append({"image": {"bytes": out.getvalue()}, "label": i % 2, "patient": f"P{i // EACH}"})
-        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scans.parquet")
         schema = {
-            "dataset": "scans",
-            "population": "ward",
-            "kind": "image",
             "image": {"height": side, "width": side},
             "target": {"name": "label", "classes": {0: "left", 1: "right"}},
             "privacy_unit": "patient",
             "max_rows_per_person": 2,
         }
         run = {
-            "source": {"path": "scans.parquet"},
-            "schema": "schema.yaml",
             "privacy": {"epsilon": epsilon, "delta": 1e-5},
             "synthesizer": CRITIC if synthesizer is None else synthesizer,
-            "output": {"directory": "out"},
-            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
         }
-        (tmp_path / "schema.yaml").write_text(json.dumps(schema))
-        (tmp_path / "run.yaml").write_text(json.dumps(run))
-        return tmp_path / "run.yaml"
+        return scans(rows, schema, run)
 
     return build
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -37,34 +35,24 @@ def striped(rng: np.random.Generator, side: int, across: bool) -> bytes:
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Build:
+def ward(scans: Build, tmp_path: Path) -> Build:
     """`ward(public)`: 120 scans in a Parquet file and 40 public pictures in a folder; the run.yaml that it returns."""
 
     def build(public: dict[str, Any] | None = PUBLIC) -> Path:
         rng = np.random.default_rng(0)
         rows = [{"image": {"bytes": striped(rng, 12, i % 2 == 1)}, "label": i % 2} for i in range(120)]
-        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scans.parquet")
         (tmp_path / FOLDER).mkdir(exist_ok=True)
         for i in range(40):
             (tmp_path / FOLDER / f"zq-{i}.png").write_bytes(striped(rng, 20, i % 2 == 1))
         schema = {
-            "dataset": "scans",
-            "population": "ward",
-            "kind": "image",
             "image": {"height": 12, "width": 12},
             "target": {"name": "label", "classes": {0: "left", 1: "top"}},
         }
         run = {
-            "source": {"path": "scans.parquet"},
-            "schema": "schema.yaml",
             "privacy": {"epsilon": 8.0, "delta": 1e-5},
             "synthesizer": {} if public is None else {"public": public},
-            "output": {"directory": "out"},
-            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
         }
-        (tmp_path / "schema.yaml").write_text(json.dumps(schema))
-        (tmp_path / "run.yaml").write_text(json.dumps(run))
-        return tmp_path / "run.yaml"
+        return scans(rows, schema, run)
 
     return build
 

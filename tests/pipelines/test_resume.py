@@ -35,7 +35,6 @@ from synth.privacy.audit.one_run import Audit
 from synth.privacy.audit.synthetic_rows import audit_of_rows
 from synth.privacy.dp_sgd import PrivateCritic
 from synth.privacy.ledger import Ledger
-from synth.privacy.noise import NoiseSource
 from synth.resume import can_be_resumed, resume
 from synth.run_folder import RunFolder, hold
 from synth.runs import prune
@@ -206,25 +205,16 @@ def critic(tmp_path_factory: pytest.TempPathFactory, clinic_at: Any, quick_flow:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many normals each call has drawn for a private release from here on; audits draw their own."""
-    counts: list[int] = []
-
-    class Counting(NoiseSource):
-        def standard_normal(self, count: int) -> Any:
-            counts.append(count)
-            return super().standard_normal(count)
-
-    for module in ("tables", "images"):
-        monkeypatch.setattr(f"synth.{module}.stages.NoiseSource", Counting)
+def drawn(drawn: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Steps of a critic too, each of which draws."""
     step = PrivateCritic.private_step
 
     def counted(self: PrivateCritic, *args: Any, **kwargs: Any) -> Any:
-        counts.append(1)
+        drawn.append(1)
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(PrivateCritic, "private_step", counted)
-    return counts
+    return drawn
 
 
 def assert_whole(dead: Dead, bundle: Path, synth: Any) -> None:

@@ -38,7 +38,9 @@ def _copies(alarm: Mapping[str, Any]) -> Line:
 
 
 def _outside(scores: Mapping[str, Any]) -> Line:
-    found = sorted((entry for entry in scores["columns"] if entry["outside"]), key=lambda entry: -entry["outside"])
+    estimated = {entry["column"] for entry in scores.get("bounds", ())}
+    outside = [entry for entry in scores["columns"] if entry["outside"] and entry["column"] not in estimated]
+    found = sorted(outside, key=lambda entry: -entry["outside"])
     if not found:
         return Line("Outside the declared domain", "no cell.")
     rows = scores["real_rows"]
@@ -58,7 +60,11 @@ def _bounds(scores: Mapping[str, Any]) -> tuple[Line, ...]:
         names = ", ".join(assumed[:NAMED]) + (", …" if len(assumed) > NAMED else "")
         text = f"nothing in {names} stood out of the noise, so a fixed range was taken. Declare bounds."
         return (Line("Bounds that were estimated", text, alarm=True),)
-    named = [f"{entry['column']} {entry['low']} to {entry['high']}" for entry in found[:NAMED]]
+    outside = {entry["column"]: entry["outside"] for entry in scores["columns"]}
+    named = [
+        f"{name} {entry['low']} to {entry['high']}" + (f" (cuts off {outside[name]:,} cells)" if outside[name] else "")
+        for name, entry in ((entry["column"], entry) for entry in found[:NAMED])
+    ]
     more = ", …" if len(found) > NAMED else ""
     return (Line("Bounds that were estimated", f"{', '.join(named)}{more}."),) if found else ()
 

@@ -58,6 +58,17 @@ def test_what_speaks_against_the_bundle_is_named() -> None:
     assert not rules.alarm and rules.text.startswith("2, the worst in 2 of 10 rows")
 
 
+def test_what_estimated_bounds_cut_off_is_no_fault_of_the_schema() -> None:
+    names = [f"a_rather_long_name_{i}" for i in (5, 3, 0)]
+    bounds = [{"column": name, "low": 0, "high": 200, "are": "estimated"} for name in names]
+    _, outside, cut, _ = headline(scores(outside=10) | {"bounds": bounds})
+    assert outside.alarm and outside.text.startswith("a_rather_long_name_4 (40 of 1,234,567 cells)")
+    assert not cut.alarm and cut.text == (
+        "a_rather_long_name_5 0 to 200 (cuts off 50 cells), a_rather_long_name_3 0 to 200 (cuts off 30 cells), "
+        "a_rather_long_name_0 0 to 200."
+    )
+
+
 def test_it_is_read_in_a_minute_and_stands_first() -> None:
     worst = quick_page(scores(outside=10, alarm=True, rules=((3, 100),)))
     body = worst.split("</header>")[1]
