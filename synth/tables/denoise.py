@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import BSpline
+from scipy.ndimage import median_filter
 
 from synth.tables.empirical_bayes import factors_of
 
@@ -27,9 +28,11 @@ KNOTS = 48
 DEGREE = 3
 STANDS_OUT = 3.5
 """A cell this many noise scales above the curve is a single value; of 4,000 others about one is, by chance."""
+NEIGHBOURS = 9
+"""Cells whose median is the curve that single values are first looked for above."""
 STEPS = 30
 SMOOTH_FIRST = 3
-"""Steps before the penalty's weight and the single values are looked at: the curve has to be near by then."""
+"""Steps before the penalty's weight and the single values are looked at again: the curve has to be near by then."""
 FIRST_WEIGHT, LEAST_WEIGHT, MOST_WEIGHT = 10.0, 1e-4, 1e6
 RIDGE = 1e-4
 """Pull of the coefficients towards an even histogram: it decides only where nothing else does."""
@@ -89,12 +92,19 @@ def denoise(
     def curve_at(coefficients: FloatArray) -> FloatArray:
         return np.asarray(np.exp(np.clip(basis @ coefficients + offset, -30.0, 25.0)))
 
+    def above(curve: FloatArray) -> FloatArray:
+        """What each single value holds above a curve; 0 for all other cells."""
+        height = counts - curve
+        return np.where(height > STANDS_OUT * count_noise, height, 0.0)
+
     def cost(coefficients: FloatArray) -> float:
         left = seen - observed(curve_at(coefficients) + singles)
         pull = weight * coefficients @ penalty @ coefficients + RIDGE * ((coefficients - even) ** 2).sum()
         return float(left @ left + pull)
 
-    coefficients, weight, singles = even.copy(), FIRST_WEIGHT, np.zeros(cells)
+    # A curve that starts with the crowd of a single value in it would have to hold it among its neighbours for good.
+    around = median_filter(counts / widths, size=NEIGHBOURS, mode="nearest") * widths
+    coefficients, weight, singles = even.copy(), FIRST_WEIGHT, above(around)
     for step in range(STEPS):
         curve = curve_at(coefficients)
         slope = observed(basis * curve[:, None])
@@ -113,8 +123,7 @@ def denoise(
             freedom = len(penalty) - 2 - weight * float((spread * penalty).sum())
             roughness = float(coefficients @ penalty @ coefficients)
             weight = float(np.clip(max(freedom, 1e-2) / max(roughness, 1e-8), LEAST_WEIGHT, MOST_WEIGHT))
-            above = counts - curve_at(coefficients)
-            singles = np.where(above > STANDS_OUT * count_noise, above, 0.0)
+            singles = above(curve_at(coefficients))
         if step > 2 * SMOOTH_FIRST and np.abs(size * move).max() < 1e-2:
             break
     curve = curve_at(coefficients)

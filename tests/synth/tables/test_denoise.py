@@ -80,6 +80,21 @@ def test_runs_of_cells_know_an_empty_tail_better() -> None:
     assert tails[:, 1].mean() < 0.7 * tails[:, 0].mean()
 
 
+def test_a_crowd_on_one_value_is_not_spread_over_its_run() -> None:
+    """Of hours a week: half of all people say 40."""
+    exact = 40_000 * np.exp(-((np.arange(98) - 40) ** 2) / 450)
+    exact *= 20_000 / exact.sum()
+    exact[40] += 20_000
+    for runs in (8, 12):
+        run = np.arange(98) * runs // 98
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            counted = BinCounts(run, np.bincount(run, weights=exact) + 200 * rng.standard_normal(runs), 200.0)
+            noised = exact + 150 * rng.standard_normal(98)
+            estimate = denoise(noised, 150.0, np.ones(98), 40_000.0, binned=[counted])
+            assert estimate.stands_out[40] and np.abs(estimate.mass - exact).sum() < 0.08 * 40_000
+
+
 def test_a_single_value_with_a_bin_of_its_own_was_counted_twice() -> None:
     exact = np.full(60, 100.0)
     exact[30] = 1000.0
