@@ -69,12 +69,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all jobs share."""
+    """What all jobs share; `rows`: how many a peer draws, None for as many as there are training rows."""
 
     delta: float
     data: Path | None
     work: Path
     limits: Limits
+    rows: int | None = None
 
 
 def main() -> None:
@@ -222,7 +223,7 @@ def run_peer(job: Job, table: Table, folder: Path, bench: Bench) -> tuple[Path |
         "epsilon": job.epsilon if job.epsilon is not None else math.inf,
         "delta": bench.delta,
         "seed": job.run,
-        "rows": len(train),
+        "rows": bench.rows or len(train),
         "columns": coding.describe(),
     }
     (folder / "task.json").write_text(json.dumps(task))
