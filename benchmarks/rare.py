@@ -5,7 +5,8 @@
 
 Every level of a categorical column that .05 to .5 % of the real rows have is asked for. The distance is the mean total
 variation distance of all other columns to the real rows of the level (20-quantile bins of the training rows, as in
-`score.py`). The real rows of a level are few, so `drawn anew` says how far as many rows are that are drawn from them.
+`score.py`). The real rows of a level are few, so `drawn anew` says how far as many rows are that are drawn from them;
+`all rows` says how far the training rows are, whatever their level: what is no nearer knows nothing of the level.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from synth.files import write_whole
 
 LEAST, MOST = 0.0005, 0.005
 ROWS = 10_000
-FIELDS = ("column", "level", "real_rows", "drawn_anew", "ours", "peer_rows", "peer")
+FIELDS = ("column", "level", "real_rows", "drawn_anew", "all_rows", "ours", "peer_rows", "peer")
+DISTANCES = ("drawn_anew", "all_rows", "ours", "peer")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def row_of(level: Level, table: Table, bundle: Path, peer: Path) -> dict[str, st
     train = read_table(table.train)
     shown = {
         "drawn_anew": distance(train, real, anew, columns),
+        "all_rows": distance(train, real, train, columns),
         "ours": distance(train, real, ours, columns),
         "peer": distance(train, real, picked, columns) if len(picked) else float("nan"),
     }
@@ -143,21 +146,23 @@ def write(rows: Sequence[dict[str, str]], asked: argparse.Namespace) -> None:
     write_whole(asked.out, out.getvalue())
     title = CONTESTANTS[asked.peer].title
     closer = sum(float(row["ours"]) < float(row["peer"]) for row in rows if row["peer"] != "nan")
-    means = {name: np.nanmean([float(row[name]) for row in rows]) for name in ("drawn_anew", "ours", "peer")}
+    means = {name: np.nanmean([float(row[name]) for row in rows]) for name in DISTANCES}
     lines = [
         "# Rows of a rare level\n",
         f"Written by `python benchmarks/rare.py`: {asked.table}, ε = {asked.epsilon:g}, one model each, "
         f"{platform.machine()}, Python {platform.python_version()}. Mean one-way distance of all other columns to "
         f"the real rows of the level: of {ROWS:,} rows drawn by `--where`, and of those that have the level among "
-        f"{asked.peer_rows:,} rows of {title}. *Drawn anew*: as many rows as there are, drawn from the real ones.\n",
-        f"Ours are closer on {closer} of {len(rows)} levels; means: drawn anew {means['drawn_anew']:.3f}, ours "
-        f"{means['ours']:.3f}, {title} {means['peer']:.3f}.\n",
-        f"| level | real rows | drawn anew | ours | {title} | rows it had |",
-        "|---|---|---|---|---|---|",
+        f"{asked.peer_rows:,} rows of {title}. *Drawn anew*: as many rows as there are, drawn from the real ones; "
+        "*all rows*: the training rows, whatever their level.\n",
+        f"Ours are closer on {closer} of {len(rows)} levels; means: drawn anew {means['drawn_anew']:.3f}, all rows "
+        f"{means['all_rows']:.3f}, ours {means['ours']:.3f}, {title} {means['peer']:.3f}.\n",
+        f"| level | real rows | drawn anew | all rows | ours | {title} | rows it had |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         peer = "–" if row["peer"] == "nan" else row["peer"]
-        cells = (f"`{row['column']}={row['level']}`", row["real_rows"], row["drawn_anew"], row["ours"], peer)
+        known = (f"`{row['column']}={row['level']}`", row["real_rows"])
+        cells = (*known, row["drawn_anew"], row["all_rows"], row["ours"], peer)
         lines.append(f"| {' | '.join(cells)} | {row['peer_rows']} |")
     write_whole(asked.out.with_suffix(".md"), "\n".join(lines) + "\n")
     say(f"written: {asked.out.with_suffix('.md')}")

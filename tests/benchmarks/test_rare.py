@@ -44,6 +44,7 @@ def test_levels_that_few_have_are_compared_with_the_real_rows(tmp_path: Path, mo
         "level": "rare",
         "real_rows": "40",
         "drawn_anew": "0.0000",
+        "all_rows": "0.9381",  # all but the uppermost of twenty bins: 47, 48, 49 and the rare level itself
         "ours": "0.0000",
         "peer_rows": "4",
         "peer": "0.5000",
