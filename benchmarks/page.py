@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contestants import CONTESTANTS
 from plots import plot
-from verdicts import SHOWN, TITLES, Row, Summary, Verdict, summarize, verdicts
+from verdicts import SHOWN, TITLES, Row, Summary, Verdict, number, summarize, verdicts
 
 from synth.files import write_whole
 
@@ -114,14 +114,6 @@ def _line(verdict: Verdict) -> str:
 def _ratio(verdict: Verdict) -> str:
     ratio = number(verdict.ratio, 2)
     return ratio if verdict.met else f"**{ratio}**"
-
-
-def number(value: float | None, digits: int) -> str:
-    """A figure as the pages write it: .021, 1.000, 59; – when there is none."""
-    if value is None:
-        return "–"
-    text = f"{value:.{digits}f}"
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
 def main() -> None:

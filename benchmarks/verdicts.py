@@ -108,6 +108,14 @@ def verdicts(found: Sequence[Summary]) -> list[Verdict]:
     return judged if speed is None else [*judged, speed]
 
 
+def number(value: float | None, digits: int) -> str:
+    """A figure as the pages write it: .021, 1.000, 59; – when there is none."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
 def _medians(rows: Sequence[Row]) -> dict[str, float]:
     names = [name for name in SHOWN if any(row.get(name) for row in rows)]
     return {name: median(float(row[name]) for row in rows if row.get(name)) for name in names}
@@ -133,7 +141,7 @@ def _explained(verdict: Verdict, best: Summary, plain: Sequence[Summary], drawn:
         ratio = verdict.ours / fair.scores[score] if fair.scores[score] > 0 else float("inf")
         reason += f"; that peer is given something free, beside {fair.contestant.title} it is {ratio:.2f}"
     if drawn is not None:
-        reason += f"; as many rows drawn from the training rows have {drawn:.3f}".replace(" 0.", " .")
+        reason += f"; as many rows drawn from the training rows have {number(drawn, 3)}"
     return replace(verdict, reason=reason)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from datasheets.automatic import images
 from datasheets.reading import Reading, number, plural
 from datasheets.statements import (
@@ -15,6 +17,7 @@ from datasheets.statements import (
     row_count_in_words,
 )
 from synth.privacy import budget
+from synth.tables.lattice import RUNS, RUNS_FROM
 
 
 def procedure_in_words(read: Reading) -> str:
@@ -56,7 +59,8 @@ def _measurements(read: Reading) -> str:
         ),
         budget.FINE: (
             "the histogram of every learned column on a fine public grid (numbers and dates) or its"
-            " declared levels, over all rows, and the class sizes. Missing is a level of its own. They"
+            " declared levels, over all rows, and the class sizes. Missing is a level of its own. Of numbers and dates"
+            f" with {RUNS_FROM} or more grid cells, also how many rows fall into each of {RUNS} runs of them. They"
             " place the bins."
         ),
         budget.ONE_WAY: f"the histogram of every learned column on its bins, {by_class}.",
@@ -84,6 +88,7 @@ def _measurements(read: Reading) -> str:
         + "\n\nMechanism, sensitivity and noise of each release, over all its tables jointly:\n\n"
         + events_in_words(read)
     )
+    runs = Fraction(budget.COARSE_SHARE).limit_denominator(100)
     estimated = " (as that many where bounds are estimated)" if released(read, budget.BOUNDS) else ""
     return text + (
         "\n\nTables with more cells get less noise where the noise is stated in units of each table's own: with weight"
@@ -91,7 +96,8 @@ def _measurements(read: Reading) -> str:
         " tables of the release, divided by the table's own w), divided by the release's sensitivity above, times the"
         f" most rows a person has ({number(read('privacy.max_rows_per_person'))}). A fine histogram of numbers or dates"
         f" counts as {budget.SMOOTH_CELLS} cells at most{estimated}, one of levels as {budget.MOST_LEVELS:,}, and"
-        " tables by class as that of one class."
+        f" tables by class as that of one class. Of the w of a column whose runs of cells are counted too, the runs"
+        f" have {runs} and the cells {1 - runs}."
     )
 
 
@@ -99,13 +105,13 @@ def _bins(read: Reading) -> str:
     counts = read("model.bins").values()
     between = f" (here {number(min(counts))} to {number(max(counts))} a column)" if counts else ""
     return (
-        "Bins and class sizes. From the noised fine histograms alone, taken for a smooth curve (the logarithm of the"
-        " density is a penalised cubic spline, fitted at the known noise level) with single values that stand out of"
-        " it and, where all counts together show that cells lie off it, as far as each is likely to (empirical Bayes),"
-        " grid cells with much mass stay alone and runs of light cells"
+        "Bins and class sizes. From the noised fine histograms and runs of cells alone, taken for a smooth curve (the"
+        " logarithm of the density is a penalised cubic spline, fitted at the known noise level) with single values"
+        " that stand out of it and, where all counts together show that cells lie off it, as far as each is likely to"
+        " (empirical Bayes), grid cells with much mass stay alone and runs of light cells"
         " are merged until they stand out from the noise; levels too rare"
         f" against the noise are merged in runs, in their declared order{between}. How values lie within a bin"
-        " follows from the same curve, fitted to both histograms of the column. Class sizes are the precision-weighted"
+        " follows from the same curve, fitted to all histograms of the column. Class sizes are the precision-weighted"
         f" mean of the noised class totals, none below zero. {row_count_in_words(read)}"
     )
 

@@ -11,7 +11,7 @@ from datasheets.datasheet import Part
 from datasheets.questions import steward_questions
 from datasheets.reading import exact, number, resolve
 from synth.facts import PublicFacts
-from synth.privacy.budget import plan_table
+from synth.privacy.budget import FINE, plan_table
 
 
 def parts(facts: PublicFacts, answers: Answers | None = None) -> dict[str, tuple[Part, ...]]:
@@ -147,6 +147,34 @@ def test_procedure_tells_of_chosen_pairs_and_a_cut_target_when_there_were_some(f
     assert "60 choices, one after the other, by the exponential mechanism" in text
     assert "the target is cut into classes" in text
     assert "a vector of counts" not in text
+
+
+def test_the_stated_noise_of_fine_histograms_is_the_planned_one(facts: PublicFacts) -> None:
+    text = str(parts(facts)["collection.mechanisms"][0].text)
+    assert "with 32 or more grid cells, also how many rows fall into each of 8 runs of them" in text
+    assert "the runs have 1/3 and the cells 2/3" in text
+    cells = {"age": 24, "sex": 2}
+    plan = plan_table(
+        epsilon=1.0,
+        delta=1e-5,
+        histograms=cells,
+        coarse=["age"],
+        classes=3,
+        details=0,
+        detail_weight=2.0,
+        candidate_pairs=1,
+        classes_known=True,
+        pairs_by_class=True,
+        max_rows_per_person=4,
+    )
+    fine = next(event for event in plan.events if event.name == FINE)
+    weight = {name: size ** (2 / 3) for name, size in (cells | {"class": 3}).items()}
+
+    def noise(w: float) -> float:
+        return float((sum(weight.values()) / w) ** 0.5 / fine.sensitivity * 4)
+
+    assert plan.fine_noise == pytest.approx({"age": noise(weight["age"] * 2 / 3), "sex": noise(weight["sex"])})
+    assert plan.coarse_noise == pytest.approx({"age": noise(weight["age"] / 3)})
 
 
 def test_noise_of_tables_that_differ_in_it_is_not_passed_off_as_rows(facts: PublicFacts) -> None:

@@ -76,6 +76,10 @@ class TestTheWholeBudget:
         fine = next(event for event in plan.events if event.name == budget.FINE)
         noises = [plan.class_noise, *plan.fine_noise.values(), *plan.coarse_noise.values()]
         assert shape["max_rows_per_person"] * math.hypot(*(1 / s for s in noises)) == pytest.approx(fine.mu, rel=1e-9)
+        assert plan.coarse_noise.keys() == shape["coarse"]
+        for name, noise in plan.coarse_noise.items():
+            cells = plan.fine_noise[name]
+            assert noise**-2 == pytest.approx(budget.COARSE_SHARE * (noise**-2 + cells**-2), rel=1e-9)
 
     @given(st.dictionaries(st.integers(), st.integers(1, 10**6), min_size=1), st.floats(0.01, 10), st.integers(1, 9))
     def test_noise_scales_cost_mu_and_have_the_least_summed_error(

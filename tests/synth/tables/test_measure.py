@@ -18,7 +18,10 @@ from synth.privacy import budget
 from synth.privacy.accounting import compose_mu, mu_of
 from synth.privacy.events import mu_of_choice
 from synth.schema import Schema, parse_schema
+from synth.tables import measure as measure_module
+from synth.tables.blocks import NONE
 from synth.tables.codec import codecs_of
+from synth.tables.denoise import denoise
 from synth.tables.measure import Measurer
 from synth.tables.measurements import PairTable, load_measurements, save_measurements
 
@@ -314,6 +317,28 @@ class TestMeasurements:
         assert len(set(totals)) == 5
         assert totals == pytest.approx([300] * 5, abs=20)
         assert all(total == pytest.approx(300, abs=40) for total in totals)
+
+    def test_runs_of_cells_are_counted_and_used(self, toy_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = toy_run(toy_schema(("income", "died"), "died"), epsilon=5.0)
+        people = [run.codes_of((cell, "true"), i) for i, cell in enumerate(["0", "7", "150", None] * 50)]
+        used: list[list[np.ndarray]] = []
+        monkeypatch.setattr(
+            measure_module,
+            "denoise",
+            lambda *args, binned=(), **named: used.append([b.noised for b in binned]) or denoise(*args, binned=binned),
+        )
+        recorder, measured = run.measure(people)
+        (coarse,) = (r for r in recorder.releases if r.noise_scale == run.plan.coarse_noise["income"])
+        cells = run.codecs["income"].lattice.cells
+        expected = np.zeros(8, dtype=int)
+        for codes in people:
+            if codes["cells:income"] < cells:
+                expected[codes["cells:income"] * 8 // cells] += 1
+        assert expected.sum() == 150 and np.array_equal(coarse.exact, expected)
+        assert measured.run_of_cell["income"][cells] == NONE
+        # The fit that places the bins sees the runs, the one after the second release the bins too.
+        assert [len(binned) for binned in used] == [1, 2]
+        assert all(binned[0] is measured.coarse["income"] for binned in used)
 
     def test_class_sizes_are_sizes(self, hospital_run: Any) -> None:
         _, measured = hospital_run
