@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -59,6 +59,7 @@ class TestFactors:
         st.floats(1e-2, 1e3),
         st.floats(1e-9, 1e4),
     )
+    @example(np.array([-1e4]), 1.0, 1.0)  # whose mean rounds to less than the least factor
     def test_lie_among_those_that_can_be(self, noised: np.ndarray, noise: float, height: float) -> None:
         factors = factors_of(noised, np.full(len(noised), noise), np.full(len(noised), height))
         assert ((factors >= FACTORS.min()) & (factors <= FACTORS.max())).all()
