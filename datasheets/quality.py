@@ -54,6 +54,7 @@ def quality_json(facts: PublicFacts) -> dict[str, Any]:
         "audit": None if facts.audit is None else facts.audit.model_dump(mode="json"),
         "one_way": [_score_json(score) for score in worst_first(quality.one_way)],
         "two_way": [_score_json(score) for score in worst_first(quality.two_way)],
+        "three_way": [_score_json(score) for score in worst_first(quality.three_way)],
         **insight_json(facts),
     }
 
@@ -65,7 +66,11 @@ def _of_images_or_table(facts: PublicFacts) -> dict[str, Any]:
             "moments_reading": MOMENTS_READING,
             "moments": [score.model_dump(mode="json") for score in facts.quality.moments],
         }
-    return {"measured_pairs": facts.model.measured_pairs, "candidate_pairs": facts.model.candidate_pairs}
+    return {
+        "measured_pairs": facts.model.measured_pairs,
+        "candidate_pairs": facts.model.candidate_pairs,
+        "measured_triples": facts.model.measured_triples,
+    }
 
 
 def _held_out_json(facts: PublicFacts) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -87,6 +88,10 @@ def quality_html(facts: PublicFacts) -> str:
             quality.mean_two_way_noise,
         ),
     ]
+    if quality.three_way:
+        distance = fmean(score.distance for score in quality.three_way)
+        noise = fmean(score.noise for score in quality.three_way)
+        groups.append(("Measured triples, on groups of values", "three-way", quality.three_way, distance, noise))
     if quality.moments:
         groups[1] = ("Second moments of each class", "moments", _moment_scores(facts), None, None)
     tables = [

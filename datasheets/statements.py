@@ -72,7 +72,7 @@ def row_count_in_words(read: Reading) -> str:
 
 def noise_unit(event: GdpEvent) -> str:
     """What a noise standard deviation of 1 means for an event."""
-    if event.name in {budget.FINE, budget.ONE_WAY, budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED}:
+    if event.name in {budget.FINE, budget.ONE_WAY, budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED, budget.TRIPLES}:
         # Tables that differ in noise are accounted jointly, with each over its own noise.
         return "each table's own noise"
     if event.name in {image_budget.MEANS, image_budget.SECOND_MOMENTS}:

@@ -55,6 +55,7 @@ def plan_report(run_file: Path, ledger_url: str) -> dict[str, Any]:
         "classes": layout.classes,
         "pairs": len(layout.pairs),
         "pairs_measured": plan.measured_pairs,
+        "triples_measured": plan.measured_triples,
         "critic": None if plan.critic is None else plan.critic.model_dump(),
         "score": None if plan.score is None else _score(run, plan.score.noise_scale),
         "memory_bytes": memory_bytes(layout, plan, codecs),
@@ -188,9 +189,11 @@ def _bounds(estimated: dict[str, Any]) -> str:
 def _pairs(report: dict[str, Any]) -> str:
     if not report["pairs_measured"]:
         return "none is measured, the critic has their share" if report["critic"] else "none is measured"
+    triples = report["triples_measured"]
+    beyond = f"; and {triples} {'table' if triples == 1 else 'tables'} of three columns" if triples else ""
     if report["pairs_measured"] == report["pairs"]:
-        return "all are measured"
-    return f"the {report['pairs_measured']} most telling are chosen with noise, and measured"
+        return f"all are measured{beyond}"
+    return f"the {report['pairs_measured']} most telling are chosen with noise, and measured{beyond}"
 
 
 def _classes(report: dict[str, Any]) -> str:

@@ -124,6 +124,7 @@ class ModelFacts(Facts):
     learning_rate: float
     measured_pairs: int
     candidate_pairs: int
+    measured_triples: int = 0
     bins: dict[str, int]  # column → number of bins in the pair stage
     chi: float  # mean squared residual over noise variance; about 1 means fitted to the noise
     critic: TableCriticFacts | None = None
@@ -279,6 +280,7 @@ class QualityFacts(Facts):
 
     one_way: tuple[MarginalScore, ...]
     two_way: tuple[MarginalScore, ...]  # the measured pairs
+    three_way: tuple[MarginalScore, ...] = ()  # the measured triples, on groups of bins
     mean_one_way_distance: float
     mean_one_way_noise: float
     mean_two_way_distance: float | None

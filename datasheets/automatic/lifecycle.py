@@ -7,6 +7,7 @@ from datasheets.insight import BEYOND
 from datasheets.reading import Automatic, Reading, exact, number, plural
 from datasheets.statements import not_covered_in_words, population_in_words, promise_in_words, released
 from synth.privacy import budget
+from synth.tables.triple_choice import TRIPLE_GROUPS
 
 INTENDED_USES = (
     "Exploring the shape of the data and planning an analysis before access to the source is asked for.",
@@ -34,6 +35,8 @@ def measured_in_words(read: Reading) -> str:
     if read.of_images:
         return images.measured(read)
     measured, candidates = read("model.measured_pairs"), read("model.candidate_pairs")
+    triples = read("model.measured_triples")
+    beside = ", but for those in measured triples," if triples else ""
     if not measured:
         return "No pair of columns was measured: dependence between columns is the model's guess."
     pairs = read("quality.two_way")
@@ -46,10 +49,16 @@ def measured_in_words(read: Reading) -> str:
         )
     text += ". quality.json lists each, with its noise."
     if measured < candidates:
-        text += " Dependence between columns of any other pair is the model's guess."
+        text += f" Dependence between columns of any other pair{beside} is the model's guess."
     by_class = released(read, budget.PAIRS_BY_CLASS)
     beyond = f"Beyond pairs within the classes of {read('data.target')}, dependence" if by_class else "Dependence"
-    return text + f" {beyond} among three or more columns at once was not measured."
+    if not triples:
+        return text + f" {beyond} among three or more columns at once was not measured."
+    return text + (
+        f" {plural(triples, 'triple')} of columns {'was' if triples == 1 else 'were'} measured too, on about"
+        f" {TRIPLE_GROUPS} groups of the bins of each. {beyond} among three or more other columns at once was not"
+        " measured."
+    )
 
 
 def insights_in_words(read: Reading) -> tuple[str, ...]:

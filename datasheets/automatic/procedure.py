@@ -18,6 +18,7 @@ from datasheets.statements import (
 )
 from synth.privacy import budget
 from synth.tables.lattice import RUNS, RUNS_FROM
+from synth.tables.triple_choice import TRIPLE_GROUPS
 
 
 def procedure_in_words(read: Reading) -> str:
@@ -73,6 +74,16 @@ def _measurements(read: Reading) -> str:
         ),
         budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
         budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",
+        budget.TRIPLE_SELECTION: (
+            "which triples of columns are measured. The score of a candidate is the L1 distance of its table of counts,"
+            f" on bins merged to about {TRIPLE_GROUPS} groups a column, from the table of largest entropy that agrees"
+            " with what is known of its three pairs, less what sampling alone would make of it and less what the noise"
+            " of measuring the triple would leave; the scores are not kept."
+        ),
+        budget.TRIPLES: (
+            f"for {plural(read('model.measured_triples'), 'triple')} of columns, the table of counts of these groups"
+            " over all rows."
+        ),
         budget.CRITIC: "the gradients of a critic on the rows of the source, as described below.",
         budget.ACCURACY: (
             "how many rows of held-out people a classifier trained on synthetic rows gets right, and how many wrong, as"

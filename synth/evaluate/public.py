@@ -101,12 +101,31 @@ def public_scores(
     return QualityFacts(
         one_way=tuple(one_way),
         two_way=tuple(two_way),
+        three_way=_three_way(measured, synthetic),
         mean_one_way_distance=_mean([s.distance for s in one_way]),
         mean_one_way_noise=_mean([s.noise for s in one_way]),
         mean_two_way_distance=_mean([s.distance for s in two_way]) if two_way else None,
         mean_two_way_noise=_mean([s.noise for s in two_way]) if two_way else None,
         valid_rows=valid_rows,
         rows=rows,
+    )
+
+
+def _three_way(
+    measured: Measurements, synthetic: Callable[[Sequence[str]], Iterable[Codes]]
+) -> tuple[MarginalScore, ...]:
+    """The measured triples, on the groups they were measured on."""
+    if not measured.triples:
+        return ()
+    lookup = {name: groups[measured.bin_of_cell[name]] for name, groups in measured.group_of_bin.items()}
+    counts = histograms(synthetic([f"cells:{name}" for name in lookup]), lookup, [*measured.triples])
+    return tuple(
+        MarginalScore(
+            columns=triple,
+            distance=noisy_distance(counts[triple], table.noised.ravel(), measured.total),
+            noise=noise_distance(np.full(table.noised.size, table.noise), measured.total),
+        )
+        for triple, table in measured.triples.items()
     )
 
 

@@ -28,8 +28,15 @@ Table = TypeVar("Table", bound=Hashable)
 
 MAX_PAIRS_WITHOUT_SELECTION = 100
 SELECTION_SHARE = 0.1
-"""Share of the pairs' budget for choosing which of them are measured."""
+"""Share of the pairs' budget, and of the triples', for choosing which of them are measured."""
 BY_CLASS_SHARE = 0.6
+TRIPLES_FROM = 3.0
+"""ε from which on tables of three columns are measured: below, they would hold little but noise."""
+TRIPLES_SHARE = 0.2
+"""Share of the pairs' budget for them, the choice among them included."""
+TRIPLES_PER_COLUMN = 2
+MOST_CANDIDATE_TRIPLES = 20_000
+"""With more, of about fifty columns, none is measured: to count them all would take longer than the rest of a run."""
 TARGET_BINS_SHARE = 0.02
 BOUNDS_SHARE, MOST_BOUNDS_SHARE = 0.05, 0.2
 """Share of B for each column whose bounds are estimated, and for all of them together at most."""
@@ -54,6 +61,8 @@ ONE_WAY = "binned one-way histograms by class"
 SELECTION = "selection of pairs"
 PAIRS_BY_CLASS = "pair tables by class"
 PAIRS_SUMMED = "pair tables over all classes"
+TRIPLE_SELECTION = "selection of triples"
+TRIPLES = "tables of three columns"
 CRITIC = "critic trained by DP-SGD"
 ACCURACY = "right and wrong predictions on held-out people"
 
@@ -81,6 +90,9 @@ class TablePlan:
         mu_pairs_by_class: μ spent on pair tables by class; None without pairs or with one class.
         mu_pairs_summed: μ spent on pair tables over all classes; None without pairs.
         candidate_pairs: pairs of columns that could be measured.
+        triple_selection: the choice of the triples that are measured; None when all are, or none.
+        mu_triples: μ spent on tables of three columns; None without any.
+        candidate_triples: triples of columns that could be measured; 0 where none is.
         max_rows_per_person: m, by which every sensitivity in rows is multiplied.
         critic: the steps of the critic trained by DP-SGD; None without one.
         score: the score on held-out people; None without any.
@@ -98,6 +110,9 @@ class TablePlan:
     mu_pairs_by_class: float | None
     mu_pairs_summed: float | None
     candidate_pairs: int
+    triple_selection: SelectionEvent | None
+    mu_triples: float | None
+    candidate_triples: int
     max_rows_per_person: int
     critic: PoissonGaussianEvent | None
     score: GaussianEvent | HeldOutEvent | None
@@ -120,6 +135,11 @@ class TablePlan:
         if self.mu_pairs_by_class is None and self.mu_pairs_summed is None:
             return 0
         return self.candidate_pairs if self.selection is None else self.selection.selections
+
+    @property
+    def measured_triples(self) -> int:
+        """How many triples are measured."""
+        return self.candidate_triples if self.triple_selection is None else self.triple_selection.selections
 
 
 def precision_of(cells: float) -> float:
@@ -160,6 +180,7 @@ def plan_table(
     details: int,
     detail_weight: float,
     candidate_pairs: int,
+    candidate_triples: int = 0,
     classes_known: bool,
     pairs_by_class: bool,
     max_rows_per_person: int = 1,
@@ -180,6 +201,7 @@ def plan_table(
         classes: how many class sizes there are: one more fine histogram.
         details: detail histograms over all classes; detail_weight: precision of each, in units of `precision_of`.
         candidate_pairs: pairs of columns that could be measured.
+        candidate_triples: triples of columns; they are measured from TRIPLES_FROM on, where there are not too many.
         classes_known: False when a numeric target must first be cut into bins (charged).
         pairs_by_class: whether pairs are measured within classes too.
         max_rows_per_person: m; a person's rows can all fall into the same cells, so it multiplies every sensitivity.
@@ -223,21 +245,19 @@ def plan_table(
         events.append(_event(DETAIL, m * math.sqrt(details), detail_noise))
     mu_one_way = math.sqrt((1 - FINE_SHARE) * ones)
     events.append(_event(ONE_WAY, mu_one_way, 1.0))
-    selection = by_class = summed = None
+    selection = by_class = summed = triple_selection = mu_triples = None
+    if epsilon < TRIPLES_FROM or candidate_triples > MOST_CANDIDATE_TRIPLES or not candidate_pairs:
+        candidate_triples = 0
     # The critic's part is left open here: what it costs beside the others is found by its own accountant below.
     rest = (1 - critic_share) * (total - ones)
+    if rest <= 0:
+        candidate_triples = 0
+    triples = TRIPLES_SHARE * rest if candidate_triples else 0.0
+    rest -= triples
     if candidate_pairs and rest > 0:
         if candidate_pairs > MAX_PAIRS_WITHOUT_SELECTION:
             chosen = min(candidate_pairs, selections_of(len(histograms), epsilon))
-            half_range = half_range_of_choice(math.sqrt(SELECTION_SHARE * rest / chosen))
-            selection = SelectionEvent(
-                name=SELECTION,
-                selections=chosen,
-                # Adding or removing a row moves a score by at most one, replacing it by at most two.
-                sensitivity=m,
-                replace_one_sensitivity=2 * m,
-                noise_scale=m / half_range,
-            )
+            selection = _choices(SELECTION, chosen, SELECTION_SHARE * rest, m)
             events.append(selection)
             rest -= selection.mu**2
         by_class_share = by_class_share_of(epsilon) if pairs_by_class else 0.0
@@ -247,6 +267,14 @@ def plan_table(
         if by_class_share < 1:
             summed = math.sqrt((1 - by_class_share) * rest)
             events.append(_event(PAIRS_SUMMED, summed, 1.0))
+    if triples > 0:
+        chosen = TRIPLES_PER_COLUMN * len(histograms)
+        if candidate_triples > chosen:
+            triple_selection = _choices(TRIPLE_SELECTION, chosen, SELECTION_SHARE * triples, m)
+            events.append(triple_selection)
+            triples -= triple_selection.mu**2
+        mu_triples = math.sqrt(triples)
+        events.append(_event(TRIPLES, mu_triples, 1.0))
     beside = (*events, score) if isinstance(score, GaussianEvent) else tuple(events)
     if not isinstance(holdout, str) and holdout > 0:
         # As little noise as the training hides: the larger of the two counts, so the score costs nothing more.
@@ -269,6 +297,9 @@ def plan_table(
         mu_pairs_by_class=by_class,
         mu_pairs_summed=summed,
         candidate_pairs=candidate_pairs,
+        triple_selection=triple_selection,
+        mu_triples=mu_triples,
+        candidate_triples=candidate_triples,
         max_rows_per_person=m,
         critic=None
         if critic_share == 0
@@ -311,6 +342,18 @@ def selections_of(columns: int, epsilon: float) -> int:
 def by_class_share_of(epsilon: float) -> float:
     """Share of the pairs' budget for tables by class; the rest goes to tables over all classes."""
     return BY_CLASS_SHARE if epsilon < 2 else 1.0
+
+
+def _choices(name: str, selections: int, squared_mu: float, m: int) -> SelectionEvent:
+    """So many choices among scores that adding or removing a row moves by at most one, and replacing it by two."""
+    half_range = half_range_of_choice(math.sqrt(squared_mu / selections))
+    return SelectionEvent(
+        name=name,
+        selections=selections,
+        sensitivity=m,
+        replace_one_sensitivity=2 * m,
+        noise_scale=m / half_range,
+    )
 
 
 def _event(name: str, sensitivity: float, noise: float) -> GaussianEvent:

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from synth.tables.measurements import FloatArray, Measurements
-from synth.tables.targets import PSEUDO_WEIGHT, Encoding, thinned
+from synth.tables.targets import PSEUDO_WEIGHT, Encoding
+from synth.tables.thinning import thinned
+from synth.tables.triple_targets import TripleTargets, triple_targets_of
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,14 @@ class BlockTargets:
     blocks: tuple[Block, ...]
     profiles: Tensor  # [C, D], shares of the bins within a class
     pseudo_precision: float
+    triples: TripleTargets
     cells: int  # measured cells
 
     def to(self, device: torch.device) -> BlockTargets:
         """The same on another device."""
-        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | TripleTargets)
+        }
         return replace(self, blocks=tuple(block.to(device) for block in self.blocks), **moved)
 
     def thinned(self, t: float, generator: torch.Generator) -> tuple[BlockTargets, BlockTargets]:
@@ -85,9 +90,10 @@ class BlockTargets:
         one_way = thinned(self.one_way, self.one_way_precision, t, generator)
         blocks = zip(*(block.thinned(t, generator) for block in self.blocks), strict=True)
         factors = (1 + t * t, 1 + 1 / (t * t))
+        triples = self.triples.thinned(t, generator)
         fit, check = (
-            replace(self, one_way=value, one_way_precision=self.one_way_precision / factor, blocks=part)
-            for value, factor, part in zip(one_way, factors, blocks, strict=True)
+            replace(self, one_way=value, one_way_precision=self.one_way_precision / factor, blocks=part, triples=three)
+            for value, factor, part, three in zip(one_way, factors, blocks, triples, strict=True)
         )
         return fit, check
 
@@ -95,6 +101,7 @@ class BlockTargets:
         """Sum of precision-weighted squared residuals; arguments as for `Targets.loss`."""
         mean = shares.mean(dim=1) * self.class_sizes[:, None]
         total = (self.one_way_precision * (mean - self.one_way) ** 2).sum()
+        total = total + self.triples.loss(shares, self.class_sizes)
         columns = shares.split_with_sizes(self.sizes, dim=2)  # once: the gradient of a slice is as large as the whole
         weighted = self.profiles * self.class_sizes[:, None]
         own, other = weighted.split_with_sizes(self.sizes, dim=1), self.profiles.split_with_sizes(self.sizes, dim=1)
@@ -124,7 +131,8 @@ class BlockTargets:
             )
 
         one_way = shares.mean(dim=1) * self.class_sizes[:, None]
-        return replace(self, one_way=one_way, blocks=tuple(at(block) for block in self.blocks))
+        triples = self.triples.held(shares, self.class_sizes)
+        return replace(self, one_way=one_way, blocks=tuple(at(block) for block in self.blocks), triples=triples)
 
     def _gram(self, columns: Sequence[Tensor], one: int, others: Sequence[int]) -> Tensor:
         """Expected counts within classes [C, a, B]; from the distributions of each column [C, K, its bins]."""
@@ -160,6 +168,7 @@ def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets
     pulled = len(measured.pairs) < math.comb(len(encoding.names), 2)
     precision = [1.0 / measured.one_way_noise[name] ** 2 for name in encoding.names]
     blocks = tuple(_block(measured, encoding, name) for name in encoding.names)
+    triples = triple_targets_of(measured, encoding.names, encoding.sizes)
     tables = [value for block in blocks for value in (block.by_class, block.summed) if value is not None]
     return BlockTargets(
         sizes=encoding.sizes,
@@ -169,7 +178,8 @@ def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets
         blocks=blocks,
         profiles=_tensor(np.concatenate([measured.profiles[name] for name in encoding.names], axis=1)),
         pseudo_precision=PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises])) if noises and pulled else 0.0,
-        cells=classes * encoding.width + sum(value.numel() for value in tables),
+        triples=triples,
+        cells=classes * encoding.width + sum(value.numel() for value in tables) + triples.cells,
     )
 
 

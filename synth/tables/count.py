@@ -5,6 +5,7 @@ Counts of parts of the rows add up, so workers may go over a part each; noise is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -153,6 +154,31 @@ def _pairs(
         for (a, b), table in counts.items():
             table += np.bincount(first[a] * size[b] + code[b], minlength=len(table))
     return {(a, b): table.reshape(classes, size[a], size[b]) for (a, b), table in counts.items()}
+
+
+def count_triples(
+    batches: Iterable[Codes],
+    *,
+    triples: Sequence[tuple[str, str, str]],
+    group_of_cell: Mapping[str, IntArray],
+) -> dict[tuple[str, str, str], IntArray]:
+    """Tables of three columns over all classes: triple of column names → [groups of each]."""
+    return _added(partial(_triples, triples=tuple(triples), group_of_cell=dict(group_of_cell)), batches)
+
+
+def _triples(
+    batches: Iterable[Codes], *, triples: Sequence[tuple[str, str, str]], group_of_cell: Mapping[str, IntArray]
+) -> dict[tuple[str, str, str], IntArray]:
+    size = {name: int(lookup.max()) + 1 for name, lookup in group_of_cell.items()}
+    counts = {key: np.zeros(math.prod(size[name] for name in key), dtype=np.int64) for key in triples}
+    for batch in batches:
+        code = {name: lookup[batch[f"cells:{name}"]] for name, lookup in group_of_cell.items()}
+        pair, joint = None, np.empty(0, dtype=np.int64)
+        for (a, b, c), table in counts.items():
+            if pair != (a, b):  # triples come in order, so that many have their first two columns in common
+                pair, joint = (a, b), code[a] * size[b] + code[b]
+            table += np.bincount(joint * size[c] + code[c], minlength=len(table))
+    return {key: table.reshape([size[name] for name in key]) for key, table in counts.items()}
 
 
 def _added(count: Callable[[Iterable[Codes]], dict[K, IntArray]], batches: Iterable[Codes]) -> dict[K, IntArray]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from synth.privacy.budget import MOST_LEVELS, SMOOTH_CELLS, TablePlan, plan_tabl
 from synth.schema import Schema
 from synth.tables.blocks import DETAIL_WEIGHT, NONE, Block
 from synth.tables.codec import Codec, OrderedCodec
-from synth.tables.measurements import IntArray, Pair
+from synth.tables.measurements import IntArray, Pair, Triple
 
 NUMERIC_TARGET_CLASSES = 5
 MAX_CLASSES_IN_PAIRS = 24
@@ -39,6 +40,11 @@ class Layout:
     def pairs(self) -> tuple[Pair, ...]:
         """All candidate pairs of columns."""
         return tuple(itertools.combinations(self.columns, 2))
+
+    @property
+    def triples(self) -> Iterator[Triple]:
+        """All triples of columns."""
+        return itertools.combinations(self.columns, 3)
 
 
 def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
@@ -79,6 +85,7 @@ def plan_of(
         details=len(details_of(layout, codecs)),
         detail_weight=DETAIL_WEIGHT * precision_of(SMOOTH_CELLS),
         candidate_pairs=len(layout.pairs),
+        candidate_triples=math.comb(len(layout.columns), 3),
         classes_known=not layout.cut_target,
         pairs_by_class=1 < layout.classes <= MAX_CLASSES_IN_PAIRS,
         max_rows_per_person=max_rows_per_person,

@@ -1,13 +1,15 @@
 """Measure: the only stage whose outputs carry information about the people, and it pays for all of it.
 
-Up to five steps, each charged before its first draw and drawn once:
+Up to seven steps, each charged before its first draw and drawn once:
 
 0. a numeric target's histogram, to cut it into classes;
 1. fine histograms of every column over all classes, cell by cell and in runs of cells, class sizes and detail
    histograms; they place the bins;
 2. one-way histograms of the bins within every class;
 3. a choice of pairs, when there are too many to measure all of them;
-4. pair tables on the bins, within every class and over all classes.
+4. pair tables on the bins, within every class and over all classes;
+5. a choice of triples, those that their pairs tell least about;
+6. tables of three columns on groups of bins.
 
 Everything computed from the returned `Measurements` is post-processing.
 """
@@ -28,12 +30,13 @@ from synth.privacy.noise import NoiseSource
 from synth.tables import bins
 from synth.tables.blocks import NONE
 from synth.tables.codec import Codec, OrderedCodec
-from synth.tables.count import Codes, count_binned, count_histograms, count_pairs
+from synth.tables.count import Codes, count_binned, count_histograms, count_pairs, count_triples
 from synth.tables.denoise import BinCounts, denoise
 from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of, runs_of
-from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable
-from synth.tables.pair_choice import choose_pairs, groups_of, noise_left, scores_of
+from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable, TripleTable
+from synth.tables.pair_choice import MAX_GROUPS, choose_pairs, groups_of, noise_left, scores_of
 from synth.tables.profiles import ByClass, class_profiles
+from synth.tables.triple_choice import TRIPLE_GROUPS, choose_triples, implied_triples, triple_scores
 
 SMOOTH_FROM = 12
 """Cells from which on an ordered column is taken for a smooth curve with single values on it."""
@@ -77,7 +80,8 @@ class Measurer:
             return ones  # one column, or a critic that has the whole share of the pairs
         if self._plan.selection is not None:
             pairs = self._chosen_pairs(ones, self._plan.selection)
-        return self._pair_tables(ones, pairs)
+        measured = self._pair_tables(ones, pairs)
+        return measured if self._plan.mu_triples is None else self._triple_tables(measured, self._plan.mu_triples)
 
     def _classes(self) -> IntArray:
         return np.arange(self._layout.classes) if self._layout.target else np.zeros(1, dtype=np.int64)
@@ -255,13 +259,12 @@ class Measurer:
 
     def _chosen_pairs(self, ones: Measurements, event: SelectionEvent) -> tuple[Pair, ...]:
         """Release 3: the pairs worth measuring, chosen one after the other."""
-        people = {name: ones.class_sizes @ profile for name, profile in ones.profiles.items()}
-        groups = {name: groups_of(people[name], self._bins_in_order(ones, name)) for name in self._layout.columns}
+        groups = self._groups(ones, MAX_GROUPS)
         pairs = self._layout.pairs
         counts = count_pairs(
             self._read(self._keys(self._layout.columns)),
             pairs=pairs,
-            bin_of_cell={name: lookup[ones.bin_of_cell[name]] for name, lookup in groups.items()},
+            bin_of_cell=_by_cell(groups, ones),
             class_key=None,
             class_of_cell=np.zeros(1, dtype=np.int64),
         )
@@ -294,6 +297,32 @@ class Measurer:
                     tables[p] = replace(tables[p], summed=noised, summed_noise=scale)
         return replace(ones, pairs=tables)
 
+    def _triple_tables(self, measured: Measurements, mu: float) -> Measurements:
+        """Releases 5 and 6: the triples worth measuring, and their tables."""
+        groups = self._groups(measured, TRIPLE_GROUPS)
+        triples, event = list(self._layout.triples), self._plan.triple_selection
+        exact = count_triples(
+            self._read(self._keys(self._layout.columns)), triples=triples, group_of_cell=_by_cell(groups, measured)
+        )
+        if event is not None:
+            scores = triple_scores(exact, implied_triples(measured, groups, triples))
+            cells = np.array([float(table.size) for table in exact.values()])
+            self._charge(event.name)
+            worth = scores - noise_left(cells, event.selections, mu / self._plan.max_rows_per_person)
+            triples = [triples[i] for i in choose_triples(worth, event, self._noise)]
+        scales = budget.noise_scales({t: exact[t].size for t in triples}, mu, self._plan.max_rows_per_person)
+        self._charge(budget.TRIPLES)
+        return replace(
+            measured,
+            group_of_bin={n: groups[n] for n in self._layout.columns if any(n in triple for triple in triples)},
+            triples={t: TripleTable(self._noise.add_to(exact[t], scales[t]), scales[t]) for t in triples},
+        )
+
+    def _groups(self, measured: Measurements, most: int) -> dict[str, IntArray]:
+        """Group of each bin of every column, about equally many people in each; see `groups_of`."""
+        people = {name: measured.class_sizes @ profile for name, profile in measured.profiles.items()}
+        return {n: groups_of(people[n], self._bins_in_order(measured, n), most) for n in self._layout.columns}
+
     def _count(self, ones: Measurements, pairs: Sequence[Pair]) -> dict[Pair, IntArray]:
         used = sorted({name for pair in pairs for name in pair})
         return count_pairs(
@@ -310,6 +339,11 @@ def _summed(counts: IntArray, run_of_cell: IntArray) -> IntArray:
     held = np.zeros(int(run_of_cell.max()) + 1, dtype=np.int64)
     np.add.at(held, run_of_cell[run_of_cell != NONE], counts[run_of_cell != NONE])
     return held
+
+
+def _by_cell(groups: Mapping[str, IntArray], measured: Measurements) -> dict[str, IntArray]:
+    """Group of each cell, from the group of each bin."""
+    return {name: lookup[measured.bin_of_cell[name]] for name, lookup in groups.items()}
 
 
 def _is_smooth(codec: Codec) -> TypeGuard[OrderedCodec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from synth.files import write_whole
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Pair = tuple[str, str]
+Triple = tuple[str, str, str]
+
+GROUPS = ("fine", "run_of_cell", "coarse", "details", "bin_of_cell", "share", "one_way", "profiles", "group_of_bin")
+"""What is kept by column, or by block."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,14 @@ class PairTable:
 
 
 @dataclass(frozen=True)
+class TripleTable:
+    """A noised table of three columns over all classes, on groups of their bins [groups a, groups b, groups c]."""
+
+    noised: FloatArray
+    noise: float
+
+
+@dataclass(frozen=True)
 class Measurements:
     """All that a run has learned about the people, noised.
 
@@ -66,6 +78,8 @@ class Measurements:
         one_way_noise: column → noise scale of its bins.
         profiles: column → estimated share of each bin within each class [classes, bins]; rows sum to 1.
         pairs: measured pairs.
+        group_of_bin: column → group of each bin in tables of three columns [bins]; empty where none is measured.
+        triples: measured triples.
     """
 
     class_of_cell: IntArray
@@ -84,6 +98,8 @@ class Measurements:
     one_way_noise: dict[str, float]
     profiles: dict[str, FloatArray]
     pairs: dict[Pair, PairTable]
+    group_of_bin: dict[str, IntArray] = field(default_factory=dict)
+    triples: dict[Triple, TripleTable] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -94,13 +110,14 @@ class Measurements:
 def save_measurements(measured: Measurements, folder: Path) -> None:
     """Write measurements to `folder` (safetensors and JSON), the JSON last: its presence says they are whole."""
     arrays = {"class_of_cell": measured.class_of_cell, "class_sizes": measured.class_sizes}
-    for group in ("fine", "run_of_cell", "coarse", "details", "bin_of_cell", "share", "one_way", "profiles"):
+    for group in GROUPS:
         arrays |= {f"{group}:{name}": value for name, value in getattr(measured, group).items()}
     for i, table in enumerate(measured.pairs.values()):
         if table.by_class is not None:
             arrays[f"by_class:{i}"] = table.by_class
         if table.summed is not None:
             arrays[f"summed:{i}"] = table.summed
+    arrays |= {f"triple:{i}": table.noised for i, table in enumerate(measured.triples.values())}
     whole = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
     write_whole(folder / "measurements.safetensors", whole)
     described = {
@@ -114,6 +131,7 @@ def save_measurements(measured: Measurements, folder: Path) -> None:
             {"columns": list(p), "by_class_noise": t.by_class_noise, "summed_noise": t.summed_noise}
             for p, t in measured.pairs.items()
         ],
+        "triples": [{"columns": list(columns), "noise": t.noise} for columns, t in measured.triples.items()],
     }
     write_whole(folder / "measurements.json", json.dumps(described))
 
@@ -156,5 +174,11 @@ def load_measurements(folder: Path) -> Measurements:
                 summed_noise=p["summed_noise"],
             )
             for i, p in enumerate(described["pairs"])
+        },
+        group_of_bin=group("group_of_bin"),
+        triples={
+            (a, b, c): TripleTable(arrays[f"triple:{i}"], t["noise"])
+            for i, t in enumerate(described["triples"])
+            for a, b, c in [t["columns"]]
         },
     )

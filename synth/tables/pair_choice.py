@@ -26,21 +26,22 @@ FIT_KEEPS = 0.4
 """Part of a table's noise that survives the fit: the generator averages it over all tables."""
 
 
-def groups_of(mass: FloatArray, in_order: int) -> IntArray:
+def groups_of(mass: FloatArray, in_order: int, most: int = MAX_GROUPS) -> IntArray:
     """Group of each bin [bins]: about equal masses of neighbours where bins stand in order, else the largest alone.
 
     Args:
         mass: estimated people in each bin.
         in_order: how many of the bins, the first ones, stand in order; each of the others has a group of its own or,
             when there are many, shares the last one with the lightest.
+        most: groups of either kind, at most.
     """
     ordered, others = mass[:in_order], mass[in_order:]
     before = np.cumsum(ordered) - ordered / 2
-    groups = np.floor(MAX_GROUPS * before / max(float(ordered.sum()), 1e-300)).clip(0, MAX_GROUPS - 1)
+    groups = np.floor(most * before / max(float(ordered.sum()), 1e-300)).clip(0, most - 1)
     groups = np.unique(groups, return_inverse=True)[1]
     rank = np.argsort(np.argsort(-others, kind="stable"), kind="stable")
     first = int(groups.max()) + 1 if in_order else 0
-    return np.concatenate([groups, first + np.minimum(rank, MAX_GROUPS - 1)]).astype(np.int64)
+    return np.concatenate([groups, first + np.minimum(rank, most - 1)]).astype(np.int64)
 
 
 def scores_of(

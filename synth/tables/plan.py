@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from synth.errors import UserError
@@ -13,6 +13,7 @@ from synth.tables.bins import bin_limit
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.layout import Layout
 from synth.tables.pair_choice import MAX_GROUPS
+from synth.tables.triple_choice import TRIPLE_GROUPS
 
 MAX_MEMORY_BYTES = 8 << 30
 MAX_MATRIX_BYTES = 1 << 30
@@ -82,16 +83,27 @@ def memory_bytes(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     measured = sum(sorted(pairs, reverse=True)[: plan.measured_pairs])
     groups = [min(size, 2 * MAX_GROUPS) for size in sizes]
     scores = 2 * 8 * sum(a * b for a, b in itertools.combinations(groups, 2)) if plan.selection else 0
-    counts = max(scores, 3 * 8 * (classes + 1) * measured)
+    three = [min(size, 2 * TRIPLE_GROUPS) for size in sizes] if plan.candidate_triples else []
+    # Counted, and those of one part of the rows.
+    triples = 2 * 8 * _sum_of_products(three)
+    counts = max(scores, 3 * 8 * (classes + 1) * measured) + triples
     # Column by column: the same six of each measured table, and what its gradient needs of the bins it joins.
     blocks = 7 * 4 * (classes + 1) * measured + 3 * 4 * MAX_POINTS * sum(sizes[: plan.measured_pairs])
     # A table that is narrower than it could be is fitted with matrices after all.
     matrices = min(MAX_MATRIX_BYTES, matrix_bytes(classes, min(width, MAX_MATRIX_WIDTH)))
     fit = matrices if fits_as_matrices(classes, width) else max(matrices, blocks)
     fit += 12 * 4 * 2 * MAX_POINTS * width  # activations
+    # Of each measured triple, what its gradient needs of the two columns that are joined.
+    fit += 3 * 4 * MAX_POINTS * plan.measured_triples * TRIPLE_GROUPS**2
     draw = (8 + 8 + 4) * width**2
     histograms = 3 * 8 * sum(_largest_blocks(codecs[name]) for name in layout.columns)
     return RUNTIME_BYTES + histograms + max(counts, fit, draw)
+
+
+def _sum_of_products(sizes: Sequence[int]) -> int:
+    """Cells of the tables of all three of these columns together (Newton's identity)."""
+    one, two, three = (sum(size**power for size in sizes) for power in (1, 2, 3))
+    return (one**3 - 3 * one * two + 2 * three) // 6
 
 
 def _largest_blocks(codec: Codec) -> int:

@@ -230,6 +230,7 @@ def train(folder: RunFolder) -> None:
         learning_rate=settings.learning_rate,
         measured_pairs=len(measured.pairs),
         candidate_pairs=len(layout.pairs),
+        measured_triples=len(measured.triples),
         bins=dict(zip(fitted.encoding.names, fitted.encoding.sizes, strict=True)),
         chi=fitted.chi,
     )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from synth.tables.measurements import Measurements
+from synth.tables.thinning import thinned
+from synth.tables.triple_targets import TripleTargets, triple_targets_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,11 +64,14 @@ class Targets:
     pairs_summed_precision: Tensor  # [D, D]
     pseudo: Tensor  # [D, D]; what unmeasured pairs would be if independent within classes
     pseudo_precision: Tensor  # [D, D]; they carry no noise of their own, so they are neither thinned nor scored
+    triples: TripleTargets
     cells: int  # measured cells
 
     def to(self, device: torch.device) -> Targets:
         """The same on another device."""
-        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | TripleTargets)
+        }
         return replace(self, **moved)
 
     def thinned(self, t: float, generator: torch.Generator) -> tuple[Targets, Targets]:
@@ -84,10 +89,11 @@ class Targets:
             fit[name], check[name] = thinned(value, precision, t, generator)
             fit[f"{name}_precision"] = precision / (1 + t * t)
             check[f"{name}_precision"] = precision / (1 + 1 / (t * t))
+        fit["triples"], check["triples"] = self.triples.thinned(t, generator)
         return replace(self, **fit), replace(self, **check)
 
     def loss(self, shares: Tensor, *, with_pseudo: bool = False) -> Tensor:
-        """Sum of precision-weighted squared residuals of one-ways and pair tables.
+        """Sum of precision-weighted squared residuals of one-ways, pair tables and tables of three columns.
 
         Args:
             shares: column distributions of the bank within every class [C, K, D].
@@ -103,6 +109,7 @@ class Targets:
         else:
             whole = weighted.flatten(0, 1).T @ shares.flatten(0, 1)
         loss = loss + (self.pairs_summed_precision * (whole - self.pairs_summed) ** 2).sum()
+        loss = loss + self.triples.loss(shares, self.class_sizes)
         if with_pseudo:
             loss = loss + (self.pseudo_precision * (whole - self.pseudo) ** 2).sum()
         return loss
@@ -116,14 +123,8 @@ class Targets:
             one_way=shares.mean(dim=1) * self.class_sizes[:, None],
             pairs=None if self.pairs is None else gram,
             pairs_summed=gram.sum(dim=0),
+            triples=self.triples.held(shares, self.class_sizes),
         )
-
-
-def thinned(value: Tensor, precision: Tensor, t: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`value` + t·s·e and `value` − s·e/t, with s the noise scale of each cell (none where the precision is 0)."""
-    scale = torch.where(precision > 0, precision.clamp(min=1e-30).rsqrt(), torch.zeros(()))
-    e = torch.randn(value.shape, generator=generator) * scale
-    return value + t * e, value - e / t
 
 
 def encoding_of(measured: Measurements) -> Encoding:
@@ -154,6 +155,7 @@ def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
             total_p[rows, columns] = 1.0 / table.summed_noise**2
     measured_cells = sum(int((p > 0).sum()) for p in (one_p, two_p, total_p) if p is not None)
     pseudo, pseudo_p = _pseudo_targets(measured, encoding)
+    triples = triple_targets_of(measured, encoding.names, encoding.sizes)
 
     def tensor(value: FloatArray) -> Tensor:
         return torch.tensor(value, dtype=torch.float32)
@@ -168,7 +170,8 @@ def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
         pairs_summed_precision=tensor(total_p),
         pseudo=tensor(pseudo),
         pseudo_precision=tensor(pseudo_p),
-        cells=measured_cells,
+        triples=triples,
+        cells=measured_cells + triples.cells,
     )
 
 

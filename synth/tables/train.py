@@ -109,9 +109,9 @@ def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> 
     A fit to the same measurements that died goes on from the checkpoints it finds there.
     """
     encoding = encoding_of(measured)
-    targets = moments_of(measured, encoding)
     if not encoding.names:
         raise ValueError("nothing to fit: there are no columns beside the target")
+    targets = moments_of(measured, encoding)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:

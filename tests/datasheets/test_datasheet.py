@@ -149,6 +149,33 @@ def test_procedure_tells_of_chosen_pairs_and_a_cut_target_when_there_were_some(f
     assert "a vector of counts" not in text
 
 
+def test_it_tells_of_triples_when_some_were_measured(facts: PublicFacts) -> None:
+    assert "among three or more columns at once was not measured" in str(parts(facts)["uses.comments"][0].text)
+    plan = plan_table(
+        epsilon=4.0,
+        delta=1e-5,
+        histograms=dict.fromkeys(("age", "sex", "edu", "city", "income", "stage"), 12),
+        classes=2,
+        details=0,
+        detail_weight=2.0,
+        candidate_pairs=15,
+        candidate_triples=20,
+        classes_known=True,
+        pairs_by_class=True,
+    )
+    having = changed(changed(facts, "privacy", events=plan.events), "model", measured_triples=plan.measured_triples)
+    found = parts(having)
+    text = str(found["collection.mechanisms"][0].text)
+    assert "12 choices, one after the other, by the exponential mechanism" in text
+    assert "for 12 triples of columns, the table of counts of these groups" in text
+    assert "a vector of counts" not in text
+    assert "12 triples of columns were measured too, on about 8 groups" in str(found["uses.comments"][0].text)
+    assert (
+        "Beyond pairs within the classes of died, dependence among three or more other columns at once was not"
+        in str(found["uses.comments"][0].text)
+    )
+
+
 def test_the_stated_noise_of_fine_histograms_is_the_planned_one(facts: PublicFacts) -> None:
     text = str(parts(facts)["collection.mechanisms"][0].text)
     assert "with 32 or more grid cells, also how many rows fall into each of 8 runs of them" in text

@@ -1,13 +1,13 @@
 """Exposure: which cells of the noised tables a record is counted in.
 
-It covers the releases that `Measurements` keeps as they were drawn: fine and detail histograms, one-way histograms and
-pair tables. Class sizes (kept after projection), scores and a numeric target's histogram are left out: an attack that
-uses less is weaker, never unsound.
+It covers the releases that `Measurements` keeps as they were drawn: fine and detail histograms, one-way histograms,
+pair tables and those of three columns. Class sizes (kept after projection), scores and a numeric target's histogram are
+left out: an attack that uses less is weaker, never unsound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,8 @@ def tables_of(measured: Measurements, layout: Layout) -> Iterator[NoisedTable]:
         if table.summed is not None:
             cell_of = _binned(measured, layout, pair, by_class=False)
             yield NoisedTable(budget.PAIRS_SUMMED, table.summed.ravel(), table.summed_noise, cell_of)
+    for triple, three in measured.triples.items():
+        yield NoisedTable(budget.TRIPLES, three.noised.ravel(), three.noise, _grouped(measured, triple))
 
 
 def _plain(key: str) -> Callable[[Codes], IntArray]:
@@ -80,9 +82,18 @@ def _binned(
         cell = np.zeros(len(codes[f"cells:{names[0]}"]), dtype=np.int64)
         if by_class and layout.target is not None:
             cell = measured.class_of_cell[codes[f"cells:{layout.target}"]]
-        for name in names:
-            lookup = measured.bin_of_cell[name]
-            cell = cell * (int(lookup.max()) + 1) + lookup[codes[f"cells:{name}"]]
-        return cell
+        return _joint(codes, {name: measured.bin_of_cell[name] for name in names}, cell)
 
     return cell_of
+
+
+def _grouped(measured: Measurements, names: Sequence[str]) -> Callable[[Codes], IntArray]:
+    lookups = {name: measured.group_of_bin[name][measured.bin_of_cell[name]] for name in names}
+    return lambda codes: _joint(codes, lookups, np.zeros(len(codes[f"cells:{names[0]}"]), dtype=np.int64))
+
+
+def _joint(codes: Codes, lookups: Mapping[str, IntArray], cell: IntArray) -> IntArray:
+    """The cell of the table of several columns, in the part of it that `cell` says."""
+    for name, lookup in lookups.items():
+        cell = cell * (int(lookup.max()) + 1) + lookup[codes[f"cells:{name}"]]
+    return cell

@@ -92,7 +92,8 @@ class TestPublic:
         quality = public_scores(measured, run.schema, batches(people), valid_rows=80, rows=80)
         assert [score.columns for score in quality.one_way] == [("age",), ("income",), ("city",), ("died",)]
         assert [score.columns for score in quality.two_way] == list(measured.pairs)
-        for score in (*quality.one_way, *quality.two_way):
+        assert [score.columns for score in quality.three_way] == list(measured.triples) != []
+        for score in (*quality.one_way, *quality.two_way, *quality.three_way):
             assert 0 <= score.distance <= 1
             assert 0 <= score.noise <= 1
         assert quality.mean_one_way_distance == pytest.approx(np.mean([s.distance for s in quality.one_way]))

@@ -36,6 +36,7 @@ SHAPES = st.fixed_dictionaries(
         "details": st.integers(0, 300),
         "detail_weight": st.floats(0.01, 4),
         "candidate_pairs": st.integers(0, 5000),
+        "candidate_triples": st.integers(0, 2 * budget.MOST_CANDIDATE_TRIPLES),
         "classes_known": st.booleans(),
         "pairs_by_class": st.booleans(),
         "max_rows_per_person": st.integers(1, 1000),
@@ -46,7 +47,8 @@ SHAPES = st.fixed_dictionaries(
 )
 EVENT = PoissonGaussianEvent(name=budget.CRITIC, sample_rate=0.1, noise_multiplier=2, steps=3)
 PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
-IN_OWN_NOISE = (budget.FINE, budget.ONE_WAY, *PAIRS)
+TRIPLES = (budget.TRIPLE_SELECTION, budget.TRIPLES)
+IN_OWN_NOISE = (budget.FINE, budget.ONE_WAY, *PAIRS, budget.TRIPLES)
 
 
 TEN = {f"column{i}": 2 + 3 * i for i in range(10)}
@@ -100,13 +102,14 @@ class TestTheWholeBudget:
     def test_replacing_a_person_costs_root_two_or_twice_as_much(self, shape: dict[str, Any]) -> None:
         plan = plan_table(**shape)
         for event in plan.events:
-            factor = 2.0 if event.name == budget.SELECTION else math.sqrt(2)
+            chosen = event.name in {budget.SELECTION, budget.TRIPLE_SELECTION}
+            factor = 2.0 if chosen else math.sqrt(2)
             assert event.replace_one_sensitivity == pytest.approx(factor * event.sensitivity)
         assert math.sqrt(2) * (1 - 1e-12) <= compose_replace_one_mu(plan.events) / compose_mu(plan.events) <= 2
 
     def test_it_follows_from_config_and_schema_alone(self) -> None:
         public = {"epsilon", "delta", "histograms", "coarse", "classes", "details", "detail_weight"}
-        public |= {"candidate_pairs", "classes_known", "pairs_by_class", "max_rows_per_person"}
+        public |= {"candidate_pairs", "candidate_triples", "classes_known", "pairs_by_class", "max_rows_per_person"}
         public |= {"critic_share", "critic_steps", "critic_sample_rate", "holdout", "estimated_columns"}
         assert set(inspect.signature(plan_table).parameters) == public
         assert planned() == planned()
@@ -147,6 +150,29 @@ class TestTheShares:
         assert names.index(budget.SELECTION) < min(names.index(name) for name in PAIRS if name in names)
         assert 20 <= plan.measured_pairs == plan.selection.selections < 190
 
+    @pytest.mark.parametrize("triples", [1, 20, 21, budget.MOST_CANDIDATE_TRIPLES])
+    def test_triples_take_their_share_of_the_pairs(self, triples: int) -> None:
+        plan = planned(epsilon=3.0, candidate_triples=triples)
+        rest = 1 - budget.one_way_share(3.0, 45)
+        assert share_of(plan, *TRIPLES) == pytest.approx(budget.TRIPLES_SHARE * rest)
+        assert share_of(plan, *PAIRS) == pytest.approx((1 - budget.TRIPLES_SHARE) * rest)
+        assert plan.measured_triples == min(triples, budget.TRIPLES_PER_COLUMN * len(TEN))
+        chosen = share_of(plan, budget.TRIPLE_SELECTION)
+        assert chosen == pytest.approx((triples > 20) * budget.SELECTION_SHARE * share_of(plan, *TRIPLES))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"epsilon": 2.99, "candidate_triples": 20},
+            {"epsilon": 3.0, "candidate_triples": 0},
+            {"epsilon": 3.0, "candidate_triples": budget.MOST_CANDIDATE_TRIPLES + 1},
+        ],
+    )
+    def test_where_triples_are_not_measured_they_cost_nothing(self, changes: dict[str, Any]) -> None:
+        plan = planned(**changes)
+        assert (share_of(plan, *TRIPLES), plan.measured_triples, plan.mu_triples) == (0, 0, None)
+        assert plan == planned(epsilon=changes["epsilon"])
+
     def test_a_numeric_target_is_paid_for_first(self) -> None:
         plan = planned(classes_known=False)
         assert plan.events[0].name == budget.TARGET_BINS
@@ -179,7 +205,7 @@ class TestTheCritic:
         without = plan_table(**shape)
         with patch.object(budget, "critic_event", lambda *_, **__: EVENT):
             plan = plan_table(**shape, critic_share=share, critic_steps=3, critic_sample_rate=0.1)
-        rest = {budget.SELECTION, *PAIRS}
+        rest = {budget.SELECTION, *PAIRS, *TRIPLES}
         if shape["candidate_pairs"]:
             for before, after in zip(without.releases, plan.releases, strict=True):
                 left = 1 - share if before.name in rest else 1
@@ -190,10 +216,11 @@ class TestTheCritic:
 
     def test_all_of_it_leaves_no_pairs(self) -> None:
         with patch.object(budget, "critic_event", lambda *_, **__: EVENT):
-            plan = planned(critic_share=1, critic_steps=3, critic_sample_rate=0.1, candidate_pairs=200)
+            shape = {"epsilon": 3.0, "candidate_pairs": 200, "candidate_triples": 120}
+            plan = planned(critic_share=1, critic_steps=3, critic_sample_rate=0.1, **shape)
         assert {event.name for event in plan.events} == {budget.FINE, budget.DETAIL, budget.ONE_WAY, EVENT.name}
         assert (plan.mu_pairs_by_class, plan.mu_pairs_summed, plan.selection) == (None, None, None)
-        assert plan.measured_pairs == 0
+        assert (plan.measured_pairs, plan.measured_triples) == (0, 0)
 
     def test_a_share_that_no_noise_fits_is_a_mistake(self) -> None:
         with pytest.raises(UserError, match=r"critic_share: at epsilon 0\.01"):

@@ -16,10 +16,11 @@ import torch
 from synth.schema import Schema
 from synth.tables import plan
 from synth.tables.block_targets import BlockTargets, block_targets_of, squared_norm
-from synth.tables.measurements import Measurements, PairTable
+from synth.tables.measurements import Measurements, PairTable, TripleTable
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 from synth.tables.train import FitSettings, fit, moments_of
 
+TRIPLE = ("sex", "city", "age")
 LEFT_OUT = (("sex", "smoker"), ("city", "age"))
 
 
@@ -42,7 +43,14 @@ def measured(request: pytest.FixtureRequest, toy_run: Any, schema_of: Callable[.
             "by class": PairTable(by_class, 3 * factor, None, 0.0),
             "summed": PairTable(None, 0.0, by_class.sum(axis=0), 2 * factor),
         }[request.param]
-    return replace(measured, pairs={pair: table for pair, table in pairs.items() if pair not in LEFT_OUT})
+    groups = {name: np.arange(measured.profiles[name].shape[1]) // 2 for name in TRIPLE}
+    triple = rng.normal(50, 20, size=[int(lookup.max()) + 1 for lookup in groups.values()])
+    return replace(
+        measured,
+        pairs={pair: table for pair, table in pairs.items() if pair not in LEFT_OUT},
+        group_of_bin=groups,
+        triples={TRIPLE: TripleTable(triple, 30.0)},
+    )
 
 
 def _depending(measured: Measurements, pair: tuple[str, str], rng: np.random.Generator) -> np.ndarray:
@@ -121,6 +129,17 @@ def test_thinning_splits_the_noise_and_keeps_the_value(both: Both) -> None:
             precision = getattr(whole, f"{name}_precision")
             assert torch.allclose(getattr(one, f"{name}_precision"), precision / (1 + t * t))
             assert torch.allclose(getattr(other, f"{name}_precision"), precision / (1 + 1 / (t * t)))
+
+
+def test_the_noise_of_triples_is_split_too(both: Both) -> None:
+    t = 0.4
+    for targets in both:
+        fitted, check = (half.triples for half in targets.thinned(t, torch.Generator().manual_seed(0)))
+        assert not torch.allclose(fitted.values[0], targets.triples.values[0])
+        again = (fitted.values[0] / t + t * check.values[0]) / (t + 1 / t)
+        assert torch.allclose(again, targets.triples.values[0], atol=1e-3)
+        assert fitted.precisions[0] == pytest.approx(targets.triples.precisions[0] / (1 + t * t))
+        assert check.precisions[0] == pytest.approx(targets.triples.precisions[0] / (1 + 1 / (t * t)))
 
 
 def test_held_where_the_generators_are_nothing_pulls(both: Both, shares: torch.Tensor) -> None:

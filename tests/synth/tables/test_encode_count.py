@@ -22,7 +22,7 @@ from synth.ingest import read_batches
 from synth.schema import Schema
 from synth.tables.blocks import NONE, Block
 from synth.tables.codec import codecs_of
-from synth.tables.count import WorkingFile, count_binned, count_histograms, count_pairs, read_codes
+from synth.tables.count import WorkingFile, count_binned, count_histograms, count_pairs, count_triples, read_codes
 from synth.tables.encode import PERSON, encode
 from synth.tables.workers import ThisProcess
 
@@ -163,6 +163,11 @@ class TestCountsEqualALoop:
         pairs = count_pairs(
             batches, pairs=list(two), bin_of_cell=bin_of_cell, class_key=key, class_of_cell=class_of_cell
         )
+        three = np.zeros([int(bin_of_cell[name].max()) + 1 for name in ("a", "b", "c")], dtype=np.int64)
+        for row in rows:
+            three[tuple(bin_of_cell[name][row[COLUMNS.index(name)]] for name in ("a", "b", "c"))] += 1
+        triples = count_triples(batches, triples=[("a", "b", "c")], group_of_cell=bin_of_cell)
+        assert np.array_equal(triples["a", "b", "c"], three)
         assert all(np.array_equal(found[name], one[name]) for name in COLUMNS)
         assert all(np.array_equal(pairs[pair], two[pair]) for pair in two)
         assert {array.dtype for array in (*found.values(), *pairs.values())} == {np.dtype(np.int64)}
@@ -189,6 +194,7 @@ class TestPartsAddUp:
             partial(count_histograms, blocks=blocks, **how),
             partial(count_binned, bin_of_cell=bins, **how),
             partial(count_pairs, pairs=[("a", "b"), ("b", "c")], bin_of_cell=bins, **how),
+            partial(count_triples, triples=[("a", "b", "c")], group_of_cell=bins),
         ]
         for count in passes:
             whole, added = count(every), count(split)

@@ -23,7 +23,7 @@ from synth.tables.blocks import NONE
 from synth.tables.codec import codecs_of
 from synth.tables.denoise import denoise
 from synth.tables.measure import Measurer
-from synth.tables.measurements import PairTable, load_measurements, save_measurements
+from synth.tables.measurements import PairTable, TripleTable, load_measurements, save_measurements
 
 Codes = dict[str, int]
 SLACK = 1 + 1e-9
@@ -190,7 +190,7 @@ class TestNobodyMovesMoreThanWasPaidFor:
         assert twin.spent(unit) == pytest.approx(planned, rel=1e-9)
         # The bound is met by someone wherever every column counts everybody: nothing is paid for twice.
         for event, mu in zip(run.plan.events, joined, strict=True):
-            if event.name not in {budget.DETAIL, budget.SELECTION}:
+            if event.name not in {budget.DETAIL, budget.SELECTION, budget.TRIPLE_SELECTION}:
                 assert mu == pytest.approx(event.mu, rel=1e-9), event.name
 
     def test_only_whole_counts_are_noised(self, toy_run: Any) -> None:
@@ -292,13 +292,22 @@ class TestMeasurements:
         # The order of columns is the order of the encoding.
         assert list(loaded.bin_of_cell) == list(measured.bin_of_cell)
         assert list(loaded.pairs) == list(measured.pairs)
+        assert list(loaded.triples) == list(measured.triples)
+
+    def test_a_wide_table_has_triples_that_were_chosen(self, toy_run: Any) -> None:
+        run = toy_run(toy_schema((*WIDE, "died"), "died"), epsilon=5.0)
+        _, measured = run.measure([run.codes_of((*["male"] * 15, "true"), i) for i in range(20)])
+        assert len(measured.triples) == run.plan.measured_triples == 2 * len(WIDE)
+        assert list(measured.triples) == sorted(measured.triples, key=[*run.layout.triples].index)
+        for triple, table in measured.triples.items():
+            assert table.noised.shape == tuple(int(measured.group_of_bin[name].max()) + 1 for name in triple)
 
     def same(self, first: Any, second: Any) -> None:
         if isinstance(first, dict):
             assert first.keys() == second.keys()
             for key in first:
                 self.same(first[key], second[key])
-        elif isinstance(first, PairTable):
+        elif isinstance(first, PairTable | TripleTable):
             self.same(vars(first), vars(second))
         else:
             assert np.array_equal(first, second) if isinstance(first, np.ndarray) else first == second

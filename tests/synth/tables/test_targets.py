@@ -11,6 +11,7 @@ import torch
 
 from synth.tables.measurements import Measurements
 from synth.tables.targets import PSEUDO_WEIGHT, Encoding, Targets, encoding_of, targets_of
+from synth.tables.triple_targets import TripleTargets
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,9 @@ class TestTargets:
     def test_count_the_measured_cells(self, measured: Measurements, targets: Targets) -> None:
         ones = sum(table.size for table in measured.one_way.values())
         pairs = sum(t.size for p in measured.pairs.values() for t in (p.by_class, p.summed) if t is not None)
-        assert targets.cells == ones + pairs
+        triples = sum(table.noised.size for table in measured.triples.values())
+        assert triples > 0
+        assert targets.cells == ones + pairs + triples
 
     def test_hold_a_pair_once_above_the_diagonal(self, measured: Measurements, targets: Targets) -> None:
         precision = targets.pairs_summed_precision + targets.pseudo_precision
@@ -91,6 +94,7 @@ class TestProfiles:
 
 
 T = 0.4
+NO_TRIPLES = TripleTargets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0, (), (), ())
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,7 @@ def noises() -> tuple[torch.Tensor, torch.Tensor, float]:
         pairs_summed_precision=torch.zeros(1, 1),
         pseudo=torch.zeros(1, 1),
         pseudo_precision=torch.zeros(1, 1),
+        triples=NO_TRIPLES,
         cells=cells,
     )
     fit, check = targets.thinned(T, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickletools
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
 from synth.tables.train import Fit, FitSettings, MomentFit, fit, settings_of, start_from_one_ways
+from synth.tables.triple_targets import triple_targets_of
 
 SETTINGS = FitSettings(
     members=2, steps=120, latent_points=16, hidden_size=16, learning_rate=1e-2, accelerator="cpu", threads=1
@@ -94,11 +96,22 @@ def slow_loss(shares: np.ndarray, targets: Targets, *, with_pseudo: bool) -> flo
             loss += add(targets.pairs_summed_precision[a, b], sum(by_class), targets.pairs_summed[a, b])
             if with_pseudo:
                 loss += add(targets.pseudo_precision[a, b], sum(by_class), targets.pseudo[a, b])
+    triples = targets.triples
+    offsets = {int(place): int(group) for place, group in zip(triples.bins, triples.group, strict=True)}
+    for place, value, precision in zip(triples.places, triples.values, triples.precisions, strict=True):
+        for cell in np.ndindex(*value.shape):
+            wanted = [column.start + at for column, at in zip(place, cell, strict=True)]
+            bins = [[bin_ for bin_, group in offsets.items() if group == one] for one in wanted]
+            model = sum(
+                sizes[c] / points * shares[c, k, x] * shares[c, k, y] * shares[c, k, z]
+                for c, k, x, y, z in itertools.product(range(classes), range(points), *bins)
+            )
+            loss += add(precision, float(model), value[cell])
     return loss
 
 
 @pytest.fixture(scope="module")
-def dense(encoding: Encoding) -> Targets:
+def dense(measured: Measurements, encoding: Encoding) -> Targets:
     """Targets with a value and a precision in every cell of every kind, in double precision."""
     rng = torch.Generator().manual_seed(0)
     width = encoding.width
@@ -107,7 +120,12 @@ def dense(encoding: Encoding) -> Targets:
     values |= {f"{name}_precision": torch.rand(shape, generator=rng).double() for name, shape in shapes.items()}
     pseudo = torch.rand(2, width, width, generator=rng).double()
     sizes = torch.tensor([70.0, 30.0]).double()
-    return Targets(class_sizes=sizes, pseudo=50 * pseudo[0], pseudo_precision=pseudo[1], cells=1, **values)
+    triples = triple_targets_of(measured, encoding.names, encoding.sizes)
+    assert triples.cells
+    triples = replace(triples, values=tuple(value.double() for value in triples.values))
+    return Targets(
+        class_sizes=sizes, pseudo=50 * pseudo[0], pseudo_precision=pseudo[1], triples=triples, cells=1, **values
+    )
 
 
 class TestLoss:
@@ -149,6 +167,7 @@ class TestLoss:
             pairs=gram,
             pairs_summed=gram.sum(dim=0),
             pseudo=gram.sum(dim=0),
+            triples=dense.triples.held(shares, sizes),
         )
         assert float(perfect.loss(shares, with_pseudo=True)) == pytest.approx(0, abs=1e-12)
 
