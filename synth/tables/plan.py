@@ -83,9 +83,9 @@ def memory_bytes(layout: Layout, plan: TablePlan, codecs: Mapping[str, Codec]) -
     measured = sum(sorted(pairs, reverse=True)[: plan.measured_pairs])
     groups = [min(size, 2 * MAX_GROUPS) for size in sizes]
     scores = 2 * 8 * sum(a * b for a, b in itertools.combinations(groups, 2)) if plan.selection else 0
-    three = [min(size, 2 * TRIPLE_GROUPS) for size in sizes] if plan.candidate_triples else []
-    # Counted, and those of one part of the rows.
-    triples = 2 * 8 * _sum_of_products(three)
+    # Of ordered columns missing is one more. Tables of all triples: counted, those of a part of the rows, expected.
+    three = [min(size, TRIPLE_GROUPS + 1) for size in sizes] if plan.candidate_triples else []
+    triples = 3 * 8 * _sum_of_products(three)
     counts = max(scores, 3 * 8 * (classes + 1) * measured) + triples
     # Column by column: the same six of each measured table, and what its gradient needs of the bins it joins.
     blocks = 7 * 4 * (classes + 1) * measured + 3 * 4 * MAX_POINTS * sum(sizes[: plan.measured_pairs])

@@ -47,6 +47,7 @@ SHAPES = st.fixed_dictionaries(
 )
 EVENT = PoissonGaussianEvent(name=budget.CRITIC, sample_rate=0.1, noise_multiplier=2, steps=3)
 PAIRS = (budget.PAIRS_BY_CLASS, budget.PAIRS_SUMMED)
+FROM = budget.TRIPLES_FROM
 TRIPLES = (budget.TRIPLE_SELECTION, budget.TRIPLES)
 IN_OWN_NOISE = (budget.FINE, budget.ONE_WAY, *PAIRS, budget.TRIPLES)
 
@@ -152,8 +153,8 @@ class TestTheShares:
 
     @pytest.mark.parametrize("triples", [1, 20, 21, budget.MOST_CANDIDATE_TRIPLES])
     def test_triples_take_their_share_of_the_pairs(self, triples: int) -> None:
-        plan = planned(epsilon=3.0, candidate_triples=triples)
-        rest = 1 - budget.one_way_share(3.0, 45)
+        plan = planned(epsilon=FROM, candidate_triples=triples)
+        rest = 1 - budget.one_way_share(FROM, 45)
         assert share_of(plan, *TRIPLES) == pytest.approx(budget.TRIPLES_SHARE * rest)
         assert share_of(plan, *PAIRS) == pytest.approx((1 - budget.TRIPLES_SHARE) * rest)
         assert plan.measured_triples == min(triples, budget.TRIPLES_PER_COLUMN * len(TEN))
@@ -163,9 +164,9 @@ class TestTheShares:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"epsilon": 2.99, "candidate_triples": 20},
-            {"epsilon": 3.0, "candidate_triples": 0},
-            {"epsilon": 3.0, "candidate_triples": budget.MOST_CANDIDATE_TRIPLES + 1},
+            {"epsilon": 0.99 * FROM, "candidate_triples": 20},
+            {"epsilon": FROM, "candidate_triples": 0},
+            {"epsilon": FROM, "candidate_triples": budget.MOST_CANDIDATE_TRIPLES + 1},
         ],
     )
     def test_where_triples_are_not_measured_they_cost_nothing(self, changes: dict[str, Any]) -> None:
@@ -216,7 +217,7 @@ class TestTheCritic:
 
     def test_all_of_it_leaves_no_pairs(self) -> None:
         with patch.object(budget, "critic_event", lambda *_, **__: EVENT):
-            shape = {"epsilon": 3.0, "candidate_pairs": 200, "candidate_triples": 120}
+            shape = {"epsilon": FROM, "candidate_pairs": 200, "candidate_triples": 120}
             plan = planned(critic_share=1, critic_steps=3, critic_sample_rate=0.1, **shape)
         assert {event.name for event in plan.events} == {budget.FINE, budget.DETAIL, budget.ONE_WAY, EVENT.name}
         assert (plan.mu_pairs_by_class, plan.mu_pairs_summed, plan.selection) == (None, None, None)

@@ -134,12 +134,12 @@ def test_thinning_splits_the_noise_and_keeps_the_value(both: Both) -> None:
 def test_the_noise_of_triples_is_split_too(both: Both) -> None:
     t = 0.4
     for targets in both:
-        fitted, check = (half.triples for half in targets.thinned(t, torch.Generator().manual_seed(0)))
-        assert not torch.allclose(fitted.values[0], targets.triples.values[0])
-        again = (fitted.values[0] / t + t * check.values[0]) / (t + 1 / t)
-        assert torch.allclose(again, targets.triples.values[0], atol=1e-3)
-        assert fitted.precisions[0] == pytest.approx(targets.triples.precisions[0] / (1 + t * t))
-        assert check.precisions[0] == pytest.approx(targets.triples.precisions[0] / (1 + 1 / (t * t)))
+        halves = targets.thinned(t, torch.Generator().manual_seed(0))
+        whole, fitted, check = (one.triples.blocks[0] for one in (targets, *halves))
+        assert not torch.allclose(fitted.value, whole.value)
+        assert torch.allclose((fitted.value / t + t * check.value) / (t + 1 / t), whole.value, atol=1e-3)
+        assert torch.allclose(fitted.precision, whole.precision / (1 + t * t))
+        assert torch.allclose(check.precision, whole.precision / (1 + 1 / (t * t)))
 
 
 def test_held_where_the_generators_are_nothing_pulls(both: Both, shares: torch.Tensor) -> None:

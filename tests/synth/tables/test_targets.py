@@ -94,7 +94,7 @@ class TestProfiles:
 
 
 T = 0.4
-NO_TRIPLES = TripleTargets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0, (), (), ())
+NO_TRIPLES = TripleTargets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), (), ())
 
 
 @pytest.fixture(scope="module")

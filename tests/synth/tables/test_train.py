@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import pickletools
 import warnings
 from collections.abc import Callable, Iterator
@@ -96,17 +97,20 @@ def slow_loss(shares: np.ndarray, targets: Targets, *, with_pseudo: bool) -> flo
             loss += add(targets.pairs_summed_precision[a, b], sum(by_class), targets.pairs_summed[a, b])
             if with_pseudo:
                 loss += add(targets.pseudo_precision[a, b], sum(by_class), targets.pseudo[a, b])
-    triples = targets.triples
-    offsets = {int(place): int(group) for place, group in zip(triples.bins, triples.group, strict=True)}
-    for place, value, precision in zip(triples.places, triples.values, triples.precisions, strict=True):
-        for cell in np.ndindex(*value.shape):
-            wanted = [column.start + at for column, at in zip(place, cell, strict=True)]
-            bins = [[bin_ for bin_, group in offsets.items() if group == one] for one in wanted]
+    members: dict[int, list[int]] = {}
+    for bin_, group in zip(targets.triples.bins.tolist(), targets.triples.group.tolist(), strict=True):
+        members.setdefault(group, []).append(bin_)
+    first = np.cumsum([0, *targets.triples.sizes])
+    for block in targets.triples.blocks:
+        thirds = [group for j in block.thirds for group in range(first[j], first[j + 1])]
+        for x, y, z in np.ndindex(*block.value.shape):
+            groups = (first[block.first] + x, first[block.second] + y, thirds[z])
             model = sum(
-                sizes[c] / points * shares[c, k, x] * shares[c, k, y] * shares[c, k, z]
-                for c, k, x, y, z in itertools.product(range(classes), range(points), *bins)
+                sizes[c] / points * math.prod(shares[c, k, bin_] for bin_ in cell)
+                for c, k in itertools.product(range(classes), range(points))
+                for cell in itertools.product(*(members[group] for group in groups))
             )
-            loss += add(precision, float(model), value[cell])
+            loss += add(block.precision[z], model, block.value[x, y, z])
     return loss
 
 
@@ -122,7 +126,10 @@ def dense(measured: Measurements, encoding: Encoding) -> Targets:
     sizes = torch.tensor([70.0, 30.0]).double()
     triples = triple_targets_of(measured, encoding.names, encoding.sizes)
     assert triples.cells
-    triples = replace(triples, values=tuple(value.double() for value in triples.values))
+    triples = replace(
+        triples,
+        blocks=tuple(replace(b, value=b.value.double(), precision=b.precision.double()) for b in triples.blocks),
+    )
     return Targets(
         class_sizes=sizes, pseudo=50 * pseudo[0], pseudo_precision=pseudo[1], triples=triples, cells=1, **values
     )
