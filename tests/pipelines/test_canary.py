@@ -298,6 +298,8 @@ def test_workers_tell_nothing(
 def _nothing_of_the_source_is_public(clinic: Any, bundle: Path) -> None:
     size = (clinic.folder / FOLDER / "patients.parquet").stat().st_size
     facts = {FOLDER, "patients.parquet", "patients", str(ROWS), str(size)}
+    if json.loads((bundle / "quality.json").read_text())["rows"] == ROWS:
+        facts.remove(str(ROWS))  # the noised number of rows, which is public, is the real one now and then
     for path in bundle.rglob("*"):
         if path.is_file() and path.suffix != ".parquet" and path.name != "generator.safetensors":
             text = path.read_text().replace("clinic-patients", "")

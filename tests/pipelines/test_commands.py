@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from datasheets import load_answers
 from synth.config import load_run
+from synth.privacy.events import mu_of_choice
 from synth.schema import load_schema
 
 HELP = {
@@ -160,8 +161,13 @@ def test_a_plan_as_json(sourceless: Any, synth: Any) -> None:
     plan = json.loads(outcome.out)
     assert (plan["population"], plan["epsilon"], plan["delta"]) == ("clinic-patients", 1.0, 1e-5)
     assert (plan["spent_epsilon"], plan["cap"], plan["runs_left"]) == (0.0, None, None)
-    mu = math.sqrt(sum((event["sensitivity"] / event["noise_scale"]) ** 2 for event in plan["events"]))
-    assert mu == pytest.approx(0.26805, abs=1e-4)
+    squared = 0.0
+    for event in plan["events"]:
+        ratio = event["sensitivity"] / event["noise_scale"]
+        chosen = event["mechanism"] == "exponential"
+        squared += event["selections"] * mu_of_choice(ratio) ** 2 if chosen else ratio**2
+    assert math.sqrt(squared) == pytest.approx(0.26805, abs=1e-4)
+    assert plan["triples_measured"] == 12
     assert {column["name"] for column in plan["columns"]} == {"age", "bmi", "sex", "ward", "grade", "admitted"}
     assert all(column["noise"] > 0 and column["pair_noise"] > 0 for column in plan["columns"])
     # twelve runs a year compose to 4.018 at (1, 1e-5) each

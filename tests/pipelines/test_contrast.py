@@ -31,7 +31,7 @@ def test_of_conditions_against_others(quick_bundle: Path, synth: Any) -> None:
 
 def test_against_all_rows(quick_bundle: Path, synth: Any) -> None:
     found = json.loads(synth("contrast", quick_bundle, "--where", "died=true", "--json").out)
-    assert found["against"] == {"conditions": [], "share": 1.0}
+    assert found["against"] == {"conditions": [], "share": pytest.approx(1.0, abs=1e-12)}
     quality = json.loads((quick_bundle / "quality.json").read_text())["contrast"]
     assert found["where"]["share"] == pytest.approx(quality["shares"][1], rel=1e-3)
     means = {shift["column"]: shift["values"] for shift in found["shifts"] if shift["what"] == "mean"}

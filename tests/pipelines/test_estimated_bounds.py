@@ -23,13 +23,16 @@ ESTIMATED = ("age", "bmi", "admitted")
 
 
 class Seeded(NoiseSource):
-    """Noise of the same normals in every run, so that what is asserted never depends on chance."""
+    """Noise of the same normals and choices in every run, so that what is asserted never depends on chance."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(7)
 
     def standard_normal(self, count: int) -> Any:
         return self.rng.standard_normal(count)
+
+    def _uniform(self, count: int) -> Any:
+        return self.rng.random(count)
 
 
 @pytest.fixture

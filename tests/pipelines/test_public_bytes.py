@@ -1,7 +1,7 @@
 """What is public depends on the people through the paid-for tables alone.
 
 Two sources with the same measured tables, the same noise and the same clock give the same bundle to the last byte,
-whatever else is different about them: order of rows, ids, values outside their bounds, three-way patterns, columns that
+whatever else is different about them: order of rows, ids, values outside their bounds, four-way patterns, columns that
 the schema does not name, format, name and size of the file. All entropy of a run comes from a stream that starts anew.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import itertools
 import json
 import os
 import secrets
@@ -29,9 +30,9 @@ from PIL import Image
 pytestmark = pytest.mark.usefixtures("quick_bundle")
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
-EVEN = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0))
-ODD = ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-"""Each has every pair of values once in every two of its columns: no table of two columns tells them apart."""
+EVEN = tuple(bits for bits in itertools.product(range(2), repeat=4) if sum(bits) % 2 == 0)
+ODD = tuple(bits for bits in itertools.product(range(2), repeat=4) if sum(bits) % 2 == 1)
+"""Each has all values once in every three of its columns: no table of two or three columns tells them apart."""
 
 
 class Stream:
@@ -81,13 +82,14 @@ def bundle_of(monkeypatch: pytest.MonkeyPatch, quick_run: Callable[[Path], Path]
     return call
 
 
-def with_blocks(table: pa.Table, pattern: tuple[tuple[int, int, int], ...]) -> pa.Table:
-    """The first rows replaced by blocks of four that differ in sex, ward and grade alone, by the pattern."""
+def with_blocks(table: pa.Table, pattern: tuple[tuple[int, ...], ...]) -> pa.Table:
+    """The first rows replaced by blocks of eight that differ in sex, ward, grade and bmi alone, by the pattern."""
     rows = table.to_pylist()
-    for start in range(0, 200, 4):
-        for row, (sex, ward, grade) in zip(rows[start : start + 4], pattern, strict=True):
-            row |= {name: rows[start][name] for name in ("age", "bmi", "admitted", "died")}
+    for start in range(0, 200, 8):
+        for row, (sex, ward, grade, bmi) in zip(rows[start : start + 8], pattern, strict=True):
+            row |= {name: rows[start][name] for name in ("age", "admitted", "died")}
             row |= {"sex": ("female", "male")[sex], "ward": ("north", "south")[ward], "grade": (1, 3)[grade]}
+            row["bmi"] = (20.5, 31.0)[bmi]
     return pa.Table.from_pylist(rows, schema=table.schema)
 
 
@@ -127,9 +129,9 @@ def test_equal_tables_give_equal_bytes(clinic_at: Any, tmp_path: Path, bundle_of
         clinic.write()
     if unit == "person":
         write_twin_of_others(clinics[1])
-    whole = clinics[0].table.group_by(["sex", "ward", "grade"]).aggregate([([], "count_all")]).to_pylist()
+    whole = clinics[0].table.group_by(["sex", "ward", "grade", "bmi"]).aggregate([([], "count_all")]).to_pylist()
     write_twin(clinics[1])
-    other = clinics[1].table.group_by(["sex", "ward", "grade"]).aggregate([([], "count_all")]).to_pylist()
+    other = clinics[1].table.group_by(["sex", "ward", "grade", "bmi"]).aggregate([([], "count_all")]).to_pylist()
     assert sorted(map(str, whole)) != sorted(map(str, other))  # the people are not the same
 
     first, second = (bundle_of(clinic.run_yaml) for clinic in clinics)
