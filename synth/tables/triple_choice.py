@@ -24,9 +24,11 @@ from synth.tables.pair_choice import SCORE_UNIT
 TRIPLE_GROUPS = 8
 """Into so many groups the bins of a column are merged for tables of three columns."""
 FITTING_STEPS = 20
+"""Rounds of proportional fitting; pairs are known with noise, so closer would not be nearer."""
 STRENGTHS = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
 """Standard deviations that a pair's cells may have around independence, as parts of what is expected there."""
 AT_ONCE = 256
+"""Triples that are fitted in one array."""
 
 
 def implied_triples(
@@ -44,10 +46,10 @@ def implied_triples(
         triple → [groups of each], ≥ 0.
     """
     tables = grouped_pairs(measured, groups)
+    most = max(int(lookup.max()) + 1 for lookup in groups.values())
     expected = {}
     for start in range(0, len(triples), AT_ONCE):
         some = triples[start : start + AT_ONCE]
-        most = max(int(lookup.max()) + 1 for lookup in groups.values())
         sides = np.zeros((3, len(some), most, most))
         for i, (a, b, c) in enumerate(some):
             for side, table in zip(sides[:, i], (tables[b, c], tables[a, c], tables[a, b]), strict=True):
