@@ -34,9 +34,9 @@ from synth.tables.count import Codes, count_binned, count_histograms, count_pair
 from synth.tables.denoise import BinCounts, denoise
 from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of, runs_of
 from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable, TripleTable
-from synth.tables.pair_choice import MAX_GROUPS, choose_pairs, groups_of, noise_left, scores_of
+from synth.tables.pair_choice import MAX_GROUPS, choose_pairs, distance_from, groups_of, noise_left, scores_of
 from synth.tables.profiles import ByClass, class_profiles
-from synth.tables.triple_choice import TRIPLE_GROUPS, choose_triples, implied_triples, triple_scores
+from synth.tables.triple_choice import TRIPLE_GROUPS, choose_triples, implied_triples
 
 SMOOTH_FROM = 12
 """Cells from which on an ordered column is taken for a smooth curve with single values on it."""
@@ -305,10 +305,11 @@ class Measurer:
             self._read(self._keys(self._layout.columns)), triples=triples, group_of_cell=_by_cell(groups, measured)
         )
         if event is not None:
-            scores = triple_scores(exact, implied_triples(measured, groups, triples))
+            expected = implied_triples(measured, groups, triples)
+            distance, by_chance = np.array([distance_from(expected[t], table) for t, table in exact.items()]).T
             cells = np.array([float(table.size) for table in exact.values()])
             self._charge(event.name)
-            worth = scores - noise_left(cells, event.selections, mu / self._plan.max_rows_per_person)
+            worth = distance - by_chance - noise_left(cells, event.selections, mu / self._plan.max_rows_per_person)
             triples = [triples[i] for i in choose_triples(worth, event, self._noise)]
         scales = budget.noise_scales({t: exact[t].size for t in triples}, mu, self._plan.max_rows_per_person)
         self._charge(budget.TRIPLES)

@@ -61,11 +61,17 @@ def scores_of(
     profiles = {name: _grouped(measured.profiles[name], lookup) for name, lookup in groups.items()}
     found, by_chance = np.empty(len(exact)), np.empty(len(exact))
     for i, ((a, b), counts) in enumerate(exact.items()):
-        expected = (profiles[a] * measured.class_sizes[:, None]).T @ profiles[b]
-        distance = np.abs(SCORE_UNIT * counts - np.round(SCORE_UNIT * expected).astype(np.int64)).sum()
-        found[i] = float(distance) / SCORE_UNIT
-        by_chance[i] = np.minimum(np.sqrt(2 * expected / math.pi), 2 * expected).sum()
+        found[i], by_chance[i] = distance_from((profiles[a] * measured.class_sizes[:, None]).T @ profiles[b], counts)
     return found, by_chance
+
+
+def distance_from(expected: FloatArray, counts: IntArray) -> tuple[float, float]:
+    """How far exact counts are from expected ones (L1, rows), and how far sampling alone would bring them.
+
+    The first is private: adding or removing one row moves it by at most one. The second follows from `expected`.
+    """
+    distance = np.abs(SCORE_UNIT * counts - np.round(SCORE_UNIT * expected).astype(np.int64)).sum()
+    return float(distance) / SCORE_UNIT, float(np.minimum(np.sqrt(2 * expected / math.pi), 2 * expected).sum())
 
 
 def noise_left(cells: FloatArray, selections: int, mu: float) -> FloatArray:

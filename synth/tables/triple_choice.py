@@ -9,7 +9,6 @@ counts are farther from it than chance and the noise of measuring them. Every ch
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +18,6 @@ from synth.privacy.noise import NoiseSource
 from synth.tables.bins import project_to_simplex
 from synth.tables.empirical_bayes import mixed
 from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, Triple
-from synth.tables.pair_choice import SCORE_UNIT
 
 TRIPLE_GROUPS = 8
 """Into so many groups the bins of a column are merged for tables of three columns."""
@@ -75,20 +73,6 @@ def without_interaction(bc: FloatArray, ac: FloatArray, ab: FloatArray) -> Float
             factor = np.divide(wanted, found, out=np.zeros_like(wanted), where=found > 0)
             table *= np.expand_dims(factor, axis)
     return table
-
-
-def triple_scores(exact: Mapping[Triple, IntArray], expected: Mapping[Triple, FloatArray]) -> FloatArray:
-    """How far triples are from what is expected of them, in rows, beyond what chance would make of it [triples].
-
-    Adding or removing one row adds one to one cell, so it moves each score by at most one. Private.
-    """
-    scores = np.empty(len(exact))
-    for i, (triple, counts) in enumerate(exact.items()):
-        mean = expected[triple]
-        distance = np.abs(SCORE_UNIT * counts - np.round(SCORE_UNIT * mean).astype(np.int64)).sum()
-        chance = np.minimum(np.sqrt(2 * mean / math.pi), 2 * mean).sum()
-        scores[i] = float(distance) / SCORE_UNIT - chance
-    return scores
 
 
 def choose_triples(worth: FloatArray, event: SelectionEvent, noise: NoiseSource) -> list[int]:

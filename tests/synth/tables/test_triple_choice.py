@@ -15,16 +15,14 @@ from hypothesis.extra.numpy import arrays
 
 from synth.privacy.events import SelectionEvent
 from synth.privacy.noise import NoiseSource
-from synth.tables.measurements import PairTable, Triple
+from synth.tables.measurements import PairTable
+from synth.tables.pair_choice import distance_from
 from synth.tables.triple_choice import (
     choose_triples,
     grouped_pairs,
     implied_triples,
-    triple_scores,
     without_interaction,
 )
-
-TRIPLE: Triple = ("a", "b", "c")
 
 
 class Known:
@@ -112,20 +110,20 @@ class TestScores:
         expected = data.draw(arrays(float, (2, 3, 2), elements=st.floats(0, 1000)))
         more = counts.copy()
         more[data.draw(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 1)))] += 1
-        scores = [float(triple_scores({TRIPLE: table}, {TRIPLE: expected})[0]) for table in (counts, more)]
-        assert abs(scores[0] - scores[1]) <= 1
+        found = [distance_from(expected, table) for table in (counts, more)]
+        assert abs(found[0][0] - found[1][0]) <= 1
+        assert found[0][1] == found[1][1]
 
-    def test_is_the_distance_beyond_chance(self) -> None:
+    def test_are_a_distance_and_that_of_chance(self) -> None:
         expected = np.full((2, 2, 2), 100.0)
         counts = expected.astype(np.int64)
         counts[0, 0, 0] += 30
-        chance = 8 * math.sqrt(2 * 100 / math.pi)
-        assert triple_scores({TRIPLE: counts}, {TRIPLE: expected})[0] == pytest.approx(30 - chance)
+        assert distance_from(expected, counts) == (30, pytest.approx(8 * math.sqrt(2 * 100 / math.pi)))
 
     def test_chance_alone_is_worth_nothing(self) -> None:
         rng = np.random.default_rng(1)
-        expected = {(str(i), "b", "c"): np.full((6, 6, 6), 40.0) for i in range(200)}
-        scores = triple_scores({triple: rng.poisson(mean) for triple, mean in expected.items()}, expected)
+        expected = np.full((6, 6, 6), 40.0)
+        scores = np.array([np.subtract(*distance_from(expected, rng.poisson(expected))) for _ in range(200)])
         # A score has a standard deviation of about the root of 216 · 40 · (1 − 2/π).
         assert abs(scores.mean()) < 5 * math.sqrt(216 * 40 * 0.363 / 200)
 
@@ -143,7 +141,8 @@ class TestScores:
             pairs[names[one], names[two]] = counts + rng.normal(0, 30, size=(2, 2))
         known: Any = Known(dict.fromkeys(names, np.full(2, 0.5)), pairs, 30.0)
         groups = dict.fromkeys(names, np.arange(2))
-        scores = triple_scores(exact, implied_triples(known, groups, list(exact)))
+        expected = implied_triples(known, groups, list(exact))
+        scores = np.array([np.subtract(*distance_from(expected[triple], counts)) for triple, counts in exact.items()])
         assert [*exact][int(np.argmax(scores))] == ("b", "c", "e")
         assert np.sort(scores)[-1] > 10 * abs(np.sort(scores)[-2])
 
