@@ -140,7 +140,7 @@ def _fit(read: Reading) -> str:
         " the noised tables, weighted by the precision of each measurement and divided by the number"
         " of measured cells; pairs that were not measured are drawn weakly towards the product of"
         " their single columns within classes, where what tells classes apart is shrunk as far as noise explains it"
-        " (empirical Bayes over all columns); the fit starts there too."
+        " (empirical Bayes over all columns) and classes together have the shares of the whole; the fit starts there too."
         f" It is minimised by Adam in at most {plural(read('model.steps'), 'step')} at"
         f" learning rate {number(read('model.learning_rate'))}, with a short warm-up, cosine decay and"
         " averaged weights; the step that is kept is chosen on an independent part of the noise. The"

@@ -3,7 +3,8 @@
 A class differs from the whole table by a factor on each bin, smooth along ordered bins or free in each bin: a Gaussian
 prior, whose two strengths each come from a small grid. How common each pair of strengths is among the columns is
 learned from all of them (empirical Bayes; nonparametric maximum likelihood over a grid by EM, Laird 1978, JASA 73), so
-a column whose classes differ by no more than noise is shrunk to the whole table, and a clear trend stays.
+a column whose classes differ by no more than noise is shrunk to the whole table, and a clear trend stays. The whole is
+known better than any class, so classes are held to it: together they have its shares.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LENGTH = 0.5
 LEAST_SHARE = 0.2
 """A bin counts as at least this part of an even bin's share: how rare it is, is not known better."""
 FLOOR = 1e-6
+ROUNDS = 20
+"""Of proportional fitting of the classes to the whole."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def class_profiles(columns: Mapping[str, ByClass], class_sizes: FloatArray) -> d
         columns: the noised histograms of every column.
         class_sizes: estimated people in each class, ≥ 0, at least one of them > 0.
     """
-    profiles = {}
+    profiles, part = {}, class_sizes / class_sizes.sum()
     for smooth in (True, False):
         # Columns of one kind learn from each other.
         some = {
@@ -75,9 +78,21 @@ def class_profiles(columns: Mapping[str, ByClass], class_sizes: FloatArray) -> d
         for name, candidates in some.items():
             now, chances = np.split(chances, [len(class_sizes)])
             difference = np.einsum("ck,ckb->cb", now, candidates.difference)
-            profile = np.maximum(candidates.whole + difference, 0.0) + FLOOR * candidates.whole
-            profiles[name] = profile / profile.sum(axis=1, keepdims=True)
+            # Each class was shrunk by itself: what all of them have in common afterwards is noise.
+            profile = np.maximum(candidates.whole + difference - part @ difference, 0.0) + FLOOR * candidates.whole
+            profiles[name] = _raked(profile, part, candidates.whole)
     return {name: profiles[name] for name in columns}
+
+
+def _raked(profile: FloatArray, part: FloatArray, whole: FloatArray) -> FloatArray:
+    """`profile` scaled by row and column: rows sum to 1, and to `whole` when weighed by `part` (Deming & Stephan 1940).
+
+    Shapes: [classes, bins], [classes], [bins]; all of `profile` and `whole` > 0.
+    """
+    for _ in range(ROUNDS):
+        profile = profile / profile.sum(axis=1, keepdims=True)
+        profile = profile * (whole / (part @ profile))
+    return np.asarray(profile / profile.sum(axis=1, keepdims=True))
 
 
 def _candidates(column: ByClass, class_sizes: FloatArray) -> _Candidates:

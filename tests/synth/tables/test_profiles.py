@@ -83,6 +83,7 @@ def test_twin_with_known_strengths(monkeypatch: pytest.MonkeyPatch, ordered: int
     sizes, summed, noise = np.array([125.0, 190.0]), np.array([90.0, 80.0, 40.0, 60.0, 30.0, 15.0]), 6.0
     found = class_profiles({"a": ByClass(noised, noise, summed, ordered)}, sizes)["a"]
     whole, part = summed / 315, sizes / 315
+    means = []
     for c in range(2):
         factors = np.zeros((6, 6))
         for i in range(6):
@@ -95,5 +96,18 @@ def test_twin_with_known_strengths(monkeypatch: pytest.MonkeyPatch, ordered: int
         # The class less its part of the sum of both.
         seen = (1 - part[c]) * noised[c] - part[c] * noised[other]
         variance = noise**2 * ((1 - part[c]) ** 2 + part[c] ** 2)
-        mean = prior @ np.linalg.inv(prior + variance * np.eye(6)) @ seen
-        assert found[c] == pytest.approx((sizes[c] * whole + mean) / (sizes[c] * whole + mean).sum(), rel=1e-4)
+        means.append(prior @ np.linalg.inv(prior + variance * np.eye(6)) @ seen / sizes[c])
+    held = whole + np.stack(means) - (part[0] * means[0] + part[1] * means[1])
+    for _ in range(200):
+        held /= held.sum(axis=1, keepdims=True)
+        held *= whole / (part[0] * held[0] + part[1] * held[1])
+    assert found == pytest.approx(held, rel=1e-4)
+
+
+def test_classes_together_are_the_whole() -> None:
+    """The whole is known better than the sum of many classes, each with its own noise."""
+    sizes, exact = np.array([500.0, 300.0, 150.0, 50.0, 40.0]), np.geomspace(1, 100, 12)
+    exact /= exact.sum()
+    noised = np.outer(sizes, exact) + 30 * np.random.default_rng(0).standard_normal((5, 12))
+    found = class_profiles({"a": ByClass(noised, 30.0, sizes.sum() * exact, 12)}, sizes)["a"]
+    assert sizes @ found == pytest.approx(sizes.sum() * exact, rel=1e-3)
