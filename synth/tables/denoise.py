@@ -4,7 +4,8 @@ A histogram is a smooth curve and single values that people share. The logarithm
 spline over the cells with a penalty on its second differences (P-splines, Eilers & Marx 1996, Stat. Sci. 11). It is
 fitted by least squares in the noise of what was released, and the penalty's weight is chosen by restricted likelihood
 (the generalised Fellner-Schall step, Wood & Fasiolo 2017, Biometrics 73). A cell far above the curve keeps what it
-holds; where the others show that they lie off it, each goes as far as its count makes likely (`empirical_bayes.py`).
+holds; those that end in the same digit may all be more common than others (`rhythm.py`); and where cells show that they
+lie off it, each goes as far as its count makes likely (`empirical_bayes.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.interpolate import BSpline
 from scipy.ndimage import median_filter
 
 from synth.tables.empirical_bayes import factors_of
+from synth.tables.rhythm import rhythm_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -62,7 +64,13 @@ class Denoised:
 
 
 def denoise(
-    noised: FloatArray, noise: float, widths: FloatArray, total: float, *, binned: Sequence[BinCounts] = ()
+    noised: FloatArray,
+    noise: float,
+    widths: FloatArray,
+    total: float,
+    *,
+    binned: Sequence[BinCounts] = (),
+    place: IntArray | None = None,
 ) -> Denoised:
     """Estimate of a histogram over ordered cells.
 
@@ -73,6 +81,7 @@ def denoise(
         total: what all cells hold together, > 0; taken to be known about as well as one cell, and kept by the result.
         binned: what else was released about the same cells; within the last one's bins, cells that lie off the curve
             take what they hold from the others.
+        place: place of each cell in a cycle that its count may follow (a last digit), from 0 [cells].
     """
     cells = len(noised)
     basis, penalty = _spline(cells)
@@ -90,7 +99,7 @@ def denoise(
     counts, count_noise = _counts_of_cells(noised, noise, binned)
 
     def curve_at(coefficients: FloatArray) -> FloatArray:
-        return np.asarray(np.exp(np.clip(basis @ coefficients + offset, -30.0, 25.0)))
+        return np.asarray(np.exp(np.clip(basis @ coefficients + offset, -30.0, 25.0)) * rhythm)
 
     def above(curve: FloatArray) -> FloatArray:
         """What each single value holds above a curve; 0 for all other cells."""
@@ -104,7 +113,7 @@ def denoise(
 
     # A curve that starts with the crowd of a single value in it would have to hold it among its neighbours for good.
     around = median_filter(counts / widths, size=NEIGHBOURS, mode="nearest") * widths
-    coefficients, weight, singles = even.copy(), FIRST_WEIGHT, above(around)
+    coefficients, weight, singles, rhythm = even.copy(), FIRST_WEIGHT, above(around), np.ones(cells)
     for step in range(STEPS):
         curve = curve_at(coefficients)
         slope = observed(basis * curve[:, None])
@@ -123,6 +132,8 @@ def denoise(
             freedom = len(penalty) - 2 - weight * float((spread * penalty).sum())
             roughness = float(coefficients @ penalty @ coefficients)
             weight = float(np.clip(max(freedom, 1e-2) / max(roughness, 1e-8), LEAST_WEIGHT, MOST_WEIGHT))
+            if place is not None:
+                rhythm = rhythm_of(counts, count_noise, curve_at(coefficients) / rhythm, place)[place]
             singles = above(curve_at(coefficients))
         if step > 2 * SMOOTH_FIRST and np.abs(size * move).max() < 1e-2:
             break

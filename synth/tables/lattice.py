@@ -25,6 +25,11 @@ CELLS_PER_OCTAVE = 4
 MAX_SINGLES = 1 << 20
 MAX_ALL_SINGLES = 32 << 20
 """Positions that are counted one by one in all columns together, about; a wide table has fewer a column."""
+DIGITS = 10
+CYCLES = {"day": 7, "hour": 24}
+"""Positions after which moments of a resolution come again, in the week or in the day."""
+CYCLES_FROM = 4
+"""Cycles from which on cells of the same place in one are looked at together."""
 RUNS = 8
 RUNS_FROM = 32
 """Cells from which on runs of them are counted too."""
@@ -41,6 +46,7 @@ class Lattice:
         scale: how cells are laid out.
         units: public rounding units a value may follow, coarsest first, in positions.
         most_singles: how many positions may be counted one by one, about.
+        cycle: positions after which last digits, days of a week or hours of a day come again.
     """
 
     low: float
@@ -49,6 +55,7 @@ class Lattice:
     scale: str
     units: tuple[float, ...]
     most_singles: int = MAX_SINGLES
+    cycle: int = DIGITS
 
     @property
     def count(self) -> float:
@@ -95,6 +102,13 @@ class Lattice:
     def run_of_cell(self) -> IntArray | None:
         """The run of each cell, of eight runs of about as many cells each; None where there are few cells."""
         return None if self.cells < RUNS_FROM else np.arange(self.cells) * RUNS // self.cells
+
+    @property
+    def place_of_cell(self) -> IntArray | None:
+        """Place of each cell in its cycle, where cells are single positions of several cycles; else None."""
+        if not self.whole or not CYCLES_FROM * self.cycle <= self.count <= MAX_EXACT_CELLS:
+            return None
+        return self.edges[:-1].astype(np.int64) % self.cycle
 
     def cell_of(self, positions: FloatArray) -> IntArray:
         """The cell of each position (positions must lie within the bounds)."""
@@ -175,4 +189,5 @@ def lattice_of(
         units = [float(s // seconds) for s in (86400, 3600, 60) if s > seconds and s // seconds <= count / 20]
     else:
         units = [10.0**e for e in range(math.floor(math.log10(count / 20)), 0, -1)]
-    return Lattice(float(first), float(last), True, column.scale, tuple(units), most_singles)
+    cycle = CYCLES.get(column.resolution, DIGITS) if isinstance(column, DatetimeColumn) else DIGITS
+    return Lattice(float(first), float(last), True, column.scale, tuple(units), most_singles, cycle)

@@ -212,7 +212,9 @@ class Measurer:
         missing = summed[last:]
         total = max(1.0, measured.total - max(0.0, float(missing.sum())))
         binned = [*self._coarse(measured, name), BinCounts(lookup[values], summed[:last], noise)]
-        curve = denoise(measured.fine[name][values], fine_noise, codec.widths[values], total, binned=binned).mass
+        place = codec.lattice.place_of_cell
+        fine = measured.fine[name][values]
+        curve = denoise(fine, fine_noise, codec.widths[values], total, binned=binned, place=place).mass
         smooth = np.append(np.bincount(lookup[values], weights=curve), missing)
         mass = np.append(curve, np.maximum(missing, 0.0))
         # A bin need not lie on the curve.
@@ -247,8 +249,8 @@ class Measurer:
         mass, stands_out = np.maximum(noised, 0.0), np.zeros(len(noised), dtype=bool)
         if _is_smooth(codec):
             total = max(1.0, measured.total - float(mass[values.stop :].sum()))
-            binned = self._coarse(measured, name)
-            denoised = denoise(noised[values], noise, codec.widths[values], total, binned=binned)
+            binned, place = self._coarse(measured, name), codec.lattice.place_of_cell
+            denoised = denoise(noised[values], noise, codec.widths[values], total, binned=binned, place=place)
             mass[values], stands_out[values] = denoised.mass, denoised.stands_out
         lookup = bins.merge_ordered(mass, stands_out, noise, codec.missing is not None, most)
         return lookup, bins.shares_of(mass, codec.widths, lookup)

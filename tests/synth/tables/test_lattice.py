@@ -65,6 +65,23 @@ class TestCells:
             held = np.bincount(runs)
             assert len(held) == 8 and held.sum() == grid.cells and np.ptp(held) <= 1
 
+    @given(LATTICES)
+    def test_have_a_last_digit_where_they_are_single_positions(self, grid: Lattice) -> None:
+        place = grid.place_of_cell
+        if grid.whole and 40 <= grid.count <= MAX_EXACT_CELLS:
+            assert place is not None
+            assert place.tolist() == [int(position) % 10 for position in range(int(grid.low), int(grid.high) + 1)]
+        else:
+            assert place is None
+
+    def test_have_a_day_of_the_week_or_an_hour_of_the_day(self) -> None:
+        days = lattice(kind="datetime", bounds=["2024-01-01", "2024-03-31"], resolution="day").place_of_cell
+        hours = lattice(kind="datetime", bounds=["2024-01-01", "2024-01-07"], resolution="hour").place_of_cell
+        assert days is not None and hours is not None
+        # The first of January 2024 was a Monday, as the 22nd was.
+        assert days[0] == days[21] and len(set(days[:7])) == 7 and days.max() == 6
+        assert hours[:24].tolist() == list(range(24)) and hours[24] == 0
+
     @given(LATTICES, st.lists(st.floats(0, 1), max_size=10))
     def test_every_position_has_its_cell(self, grid: Lattice, parts: list[float]) -> None:
         span = np.array([0.0, 1.0, *parts])

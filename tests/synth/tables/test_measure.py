@@ -349,6 +349,19 @@ class TestMeasurements:
         assert [len(binned) for binned in used] == [1, 2]
         assert all(binned[0] is measured.coarse["income"] for binned in used)
 
+    def test_last_digits_are_looked_at(self, toy_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = toy_run(toy_schema(("age", "died"), "died"), epsilon=5.0)
+        used: list[np.ndarray] = []
+        monkeypatch.setattr(
+            measure_module,
+            "denoise",
+            lambda *args, place=None, **named: used.append(place) or denoise(*args, place=place, **named),
+        )
+        run.measure([run.codes_of((age, "true"), i) for i, age in enumerate(["20", "31", "50", "64"] * 50)])
+        grid = run.codecs["age"].lattice
+        # By the fit that places the bins, and by the one after the second release.
+        assert len(used) == 2 and all(np.array_equal(place, grid.edges[:-1] % 10) for place in used)
+
     def test_class_sizes_are_sizes(self, hospital_run: Any) -> None:
         _, measured = hospital_run
         assert (measured.class_sizes >= 0).all()
