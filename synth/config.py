@@ -175,7 +175,7 @@ class Synthesizer(Section):
     members: Annotated[Count, Field(ge=1, le=16)] = 3
     latent_points: Literal["auto"] | Annotated[Count, Field(ge=8, le=65_536)] = "auto"
     hidden_size: Annotated[Count, Field(ge=8, le=4096)] = 256
-    learning_rate: Number = Field(default=3e-3, gt=0, le=1)
+    learning_rate: Number = Field(default=1e-2, gt=0, le=1)
     threads: Literal["auto"] | Annotated[Count, Field(ge=1, le=256)] = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     public: Public | None = None
