@@ -165,7 +165,7 @@ class Public(Section):
 class Synthesizer(Section):
     """The table recipe. The defaults were chosen on public data; see benchmarks/.
 
-    `steps`, `members` and `latent_points` set by "auto" follow from ε and the schema alone. `critic_share` set by
+    `steps`, `latent_points` and `learning_rate` set by "auto" follow from ε and the schema alone. `critic_share` set by
     "auto" is 0.
     """
 
@@ -175,7 +175,7 @@ class Synthesizer(Section):
     members: Annotated[Count, Field(ge=1, le=16)] = 3
     latent_points: Literal["auto"] | Annotated[Count, Field(ge=8, le=65_536)] = "auto"
     hidden_size: Annotated[Count, Field(ge=8, le=4096)] = 256
-    learning_rate: Number = Field(default=1e-2, gt=0, le=1)
+    learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0, le=1)] = "auto"
     threads: Literal["auto"] | Annotated[Count, Field(ge=1, le=256)] = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     public: Public | None = None

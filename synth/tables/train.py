@@ -74,17 +74,19 @@ class FitSettings:
 
 
 def settings_of(config: Synthesizer, *, epsilon: float, classes: int) -> FitSettings:
-    """Fill in what the config leaves open. More budget carries more detail, so it gets more steps and points."""
+    """Fill in what the config leaves open. More budget carries more detail: longer steps, and more, and more points."""
     steps = (600 if epsilon < 3 else 800) if config.steps == "auto" else config.steps
     points = 512 if epsilon < 3 else 768
     # The fit works on classes x points rows a step: many classes share a larger bank.
     points = max(64, min(points, 2048 // classes)) if config.latent_points == "auto" else config.latent_points
+    # Where most is noise, long steps are past the best fit before it is looked at.
+    rate = (3e-3 if epsilon < 1 else 1e-2) if config.learning_rate == "auto" else config.learning_rate
     return FitSettings(
         members=config.members,
         steps=steps,
         latent_points=points,
         hidden_size=config.hidden_size,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         accelerator=config.accelerator,
         # Two threads on a busy two-core machine can be many times slower than one.
         threads=1 if config.threads == "auto" else config.threads,

@@ -242,6 +242,7 @@ class TestSettings:
         assert few.steps <= many.steps
         assert few.latent_points <= many.latent_points
         assert settings_of(Synthesizer(), epsilon=1.0, classes=200).latent_points < few.latent_points
+        assert settings_of(Synthesizer(), epsilon=0.5, classes=2).learning_rate < few.learning_rate
 
     def test_a_config_value_wins(self) -> None:
         chosen = Synthesizer(steps=7, members=1, latent_points=9, hidden_size=8, learning_rate=0.5, threads=2)
