@@ -24,6 +24,10 @@ LEAST_FACTOR = 0.05
 OUTLYING = 3.0
 """Noise scales from its factor times the curve at which a cell is a single value, and no part of the rhythm."""
 TRIMMINGS = 2
+LEAST_CELLS = 2.0
+"""Cells that a factor has to rest on, as many as of equal weight: else it would follow one that the curve misses."""
+UNKNOWN = 1.0, 1e6
+"""A factor that nothing is known of, and its variance."""
 
 
 def rhythm_of(noised: FloatArray, noise: FloatArray, curve: FloatArray, place: IntArray) -> FloatArray:
@@ -50,6 +54,9 @@ def rhythm_of(noised: FloatArray, noise: FloatArray, curve: FloatArray, place: I
 
 def _factor(noised: FloatArray, noise: FloatArray, curve: FloatArray) -> tuple[float, float]:
     """How many times the curve the cells of one place are, by least squares without single values, and its variance."""
+    share = (curve / noise) ** 2
+    if share.sum() ** 2 < LEAST_CELLS * (share**2).sum():
+        return UNKNOWN
     order = np.argsort(noised / curve)
     weight = np.cumsum((curve / noise)[order])
     # The median is not moved by a crowd on one value, as long as the others weigh more.

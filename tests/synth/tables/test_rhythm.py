@@ -41,6 +41,13 @@ def test_a_crowd_on_one_value_is_no_rhythm() -> None:
     assert rhythm_of(noised, np.full(120, 10.0), CURVE, PLACE).tolist() == [1.0] * 10
 
 
+def test_a_curve_that_misses_a_few_cells_is_no_rhythm() -> None:
+    """Beside a crowd at the end the curve is too high: that says nothing about cells of the same places elsewhere."""
+    curve = np.where(np.arange(120) < 114, 5.0, 400.0)
+    noised = 5 + 50 * np.random.default_rng(3).standard_normal(120)
+    assert rhythm_of(noised, np.full(120, 50.0), curve, PLACE).tolist() == [1.0] * 10
+
+
 def test_noise_alone_shows_none() -> None:
     alarms = sum(
         (rhythm_of(CURVE + 60 * noise, np.full(120, 60.0), CURVE, PLACE) != 1).any()
