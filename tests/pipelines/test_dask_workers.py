@@ -73,7 +73,7 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def counts(path: Path, workers: Workers) -> list[tuple[Any, list[Any]]]:
-    """What all three passes count, with the type of each table."""
+    """What passes over the rows count, with the type of each table."""
     rows = WorkingFile(path, tuple(f"cells:{name}" for name in SIZES), workers)
     common: dict[str, Any] = {"class_key": "cells:c", "class_of_cell": CLASS_OF_CELL}
     found: dict[Any, Any] = {}
