@@ -31,6 +31,7 @@ from contestants import CONTESTANTS, Contestant
 from environment import NotInstalled, interpreter
 from limits import Limits, Used, last_line, run_limited
 from page import write_page
+from score import distances_of_others
 from tables import TABLES, KnownTable, open_table
 from tabular import REPOSITORY, Table, read_table, say, synth_command
 
@@ -97,8 +98,8 @@ def main() -> None:
             say(f"  left out: {problem}")
             continue
         say("  " + " ".join(f"{name} {row[name]}" for name in FIELDS[len(KEY) + 1 :] if row.get(name)))
-        rows = read_rows(asked.out) | {job.key: row}
-        write_rows(asked.out, rows)
+        write_rows(asked.out, read_rows(asked.out) | {job.key: row})
+        rows = read_rows(asked.out)  # in the file's order, which is the page's
         write_page(list(rows.values()), asked.out)
     write_page(list(rows.values()), asked.out)
     say(f"written: {asked.out.with_suffix('.md')}")
@@ -169,6 +170,9 @@ def row_of(job: Job, bench: Bench) -> Row:
     folder.mkdir(parents=True)
     table = open_table(job.known, bench.data, bench.work / "tables" / job.known.name)
     known = dict(zip(KEY, job.key, strict=True)) | {"tuned": "yes" if job.known.tuned else "no", "version": ""}
+    if job.contestant.name == "others":
+        found = distances_of_others(read_table(table.train), table.columns, job.run)
+        return known | {"status": "ok", "reason": ""} | {name: f"{found[name]:.5g}" for name in found}
     try:
         synthetic, used, known["version"] = synthesize(job, table, folder, bench)
     except NotInstalled as problem:

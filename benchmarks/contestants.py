@@ -56,7 +56,8 @@ CONTESTANTS = {
         Contestant("dpmm-privbayes", "dpmm PrivBayes", "peer", "dpmm_models", "privbayes", "own"),
         Contestant("independent", "independent columns", "floor", "independent", "", "fine", own_environment=False),
         Contestant("ctgan", "CTGAN, not private", "ceiling", "ctgan_plain", "", "own"),
-        Contestant("resampled", "as many rows, drawn from the training rows", "ceiling"),
+        Contestant("others", "as many other people", "ceiling"),
+        Contestant("resampled", "as many rows drawn from the training rows", "ceiling"),
         Contestant("real", "the training rows", "ceiling", seeds=False),
     )
 }

@@ -1,9 +1,11 @@
 """Rows of a rare level: ours drawn by a condition, a peer's picked out of very many, both beside the real ones.
 
     python benchmarks/rare.py                                        the shipped Adult sample, ε = 1, dpmm's MST
+    python benchmarks/rare.py --target native_country --out benchmarks/rare_classes.csv   its levels as declared classes
     python benchmarks/rare.py --table compas --data DIR --peer dpmm-privbayes
 
-Every level of a categorical column that .05 to .5 % of the real rows have is asked for. The distance is the mean total
+Every level of a categorical column that .05 to .5 % of the real rows have is asked for; with `--target`, of that column
+alone, which both are told to be the target, whose classes are learned one by one. The distance is the mean total
 variation distance of all other columns to the real rows of the level (20-quantile bins of the training rows, as in
 `score.py`). The real rows of a level are few, so `drawn anew` says how far as many rows are that are drawn from them;
 `all rows` says how far the training rows are, whatever their level: what is no nearer knows nothing of the level.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import platform
 import shutil
 import tempfile
@@ -32,6 +35,8 @@ from tabular import REPOSITORY, Table, read_table, say
 
 from pipelines.sampling import sample_to_file
 from synth.files import write_whole
+from synth.schema import load_schema
+from synth.yaml_file import read_yaml
 
 LEAST, MOST = 0.0005, 0.005
 ROWS = 10_000
@@ -51,21 +56,26 @@ class Level:
 def main() -> None:
     """Fit both once, compare level by level, write rare.csv and rare.md."""
     asked = arguments()
-    table = open_table(TABLES[asked.table], asked.data, asked.work / "tables" / asked.table)
+    known = TABLES[asked.table]
+    table = open_table(known, asked.data, asked.work / "tables" / known.name)
     seconds = asked.cpu_minutes * SECONDS_PER_MINUTE
     bench = Bench(1e-5, asked.data, asked.work, Limits(seconds, seconds * WALL_PER_CPU, asked.memory_gb * 10**9))
     folder = asked.work / "runs" / "rare"
     shutil.rmtree(folder, ignore_errors=True)
+    if asked.target:
+        table = with_target(table, asked.target, folder)
     made = {}
     for name, run in (("ours", bench), (asked.peer, replace(bench, rows=asked.peer_rows))):
         say(f"{asked.table}: {name}")
         own = folder / name
         own.mkdir(parents=True)
-        rows, used, _ = synthesize(Job(TABLES[asked.table], CONTESTANTS[name], asked.epsilon, 1), table, own, run)
+        rows, used, _ = synthesize(Job(known, CONTESTANTS[name], asked.epsilon, 1), table, own, run)
         if rows is None:
             raise SystemExit(f"{name}: {used.reason}")
         made[name] = rows
-    levels = rare_levels(real_rows(table), table)
+    levels = [
+        level for level in rare_levels(real_rows(table), table) if asked.target is None or level.column == asked.target
+    ]
     write([row_of(level, table, made["ours"].parent, made[asked.peer]) for level in levels], asked)
     shutil.rmtree(folder)
 
@@ -75,6 +85,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     peers = [name for name, each in CONTESTANTS.items() if each.kind == "peer"]
     parser.add_argument("--table", choices=TABLES, default="adult")
+    parser.add_argument("--target", help="another column than the schema's to be the target")
     parser.add_argument("--peer", choices=peers, default="dpmm-mst")
     parser.add_argument("--peer-rows", type=int, default=1_000_000, help="rows that the peer draws to be picked from")
     parser.add_argument("--epsilon", type=float, default=1.0)
@@ -84,6 +95,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE / "rare.csv", help="the CSV file; the page stands beside it")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "peers")
     return parser.parse_args()
+
+
+def with_target(table: Table, target: str, folder: Path) -> Table:
+    """The table with a schema that names another target, which is written to `folder`."""
+    folder.mkdir(parents=True)
+    schema = read_yaml(table.schema_file)
+    if target not in [column["name"] for column in schema["columns"]]:
+        raise SystemExit(f"--target: no column {target}")
+    write_whole(folder / "schema.yaml", json.dumps(schema | {"target": target}))
+    return replace(table, schema_file=folder / "schema.yaml", schema=load_schema(folder / "schema.yaml"))
 
 
 def real_rows(table: Table) -> pd.DataFrame:
@@ -147,9 +168,10 @@ def write(rows: Sequence[dict[str, str]], asked: argparse.Namespace) -> None:
     title = CONTESTANTS[asked.peer].title
     closer = sum(float(row["ours"]) < float(row["peer"]) for row in rows if row["peer"] != "nan")
     means = {name: np.nanmean([float(row[name]) for row in rows]) for name in DISTANCES}
+    target = f" --target {asked.target}" if asked.target else ""
     lines = [
-        "# Rows of a rare level\n",
-        f"Written by `python benchmarks/rare.py`: {asked.table}, ε = {asked.epsilon:g}, one model each, "
+        "# Rows of a rare class\n" if asked.target else "# Rows of a rare level\n",
+        f"Written by `python benchmarks/rare.py{target}`: {asked.table}, ε = {asked.epsilon:g}, one model each, "
         f"{platform.machine()}, Python {platform.python_version()}. Mean one-way distance of all other columns to "
         f"the real rows of the level: of {ROWS:,} rows drawn by `--where`, and of those that have the level among "
         f"{asked.peer_rows:,} rows of {title}. *Drawn anew*: as many rows as there are, drawn from the real ones; "

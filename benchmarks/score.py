@@ -37,6 +37,8 @@ TRIPLES = 64
 C2ST_ROWS = 8000
 MOST_NATIVE_CATEGORIES = 250  # boosting's own limit on the levels of a categorical feature, less a margin
 SEED = 0
+DISTANCES = ("tvd1", "tvd2", "tvd3")
+SPLITS = 8
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,40 @@ def marginal_distances(real: dict[str, IntArray], synthetic: dict[str, IntArray]
         "tvd2_max": float(pairs.max()),
         "tvd3": float(distances([triples[i] for i in chosen]).mean()),
     }
+
+
+def distances_of_others(table: pd.DataFrame, columns: Sequence[Column], seed: int) -> dict[str, float]:
+    """Marginal distances that as many other people of the same population would have, about.
+
+    Other people in that number are not at hand. What is: how far half of the people are from the other half, over how
+    far rows drawn with replacement from a half are from it; the same for quarters. That ratio falls as tables grow
+    (towards the root of two, where every cell holds many people), and its fall is continued once more, from halves to
+    all people.
+
+    Args:
+        table: the people, at least 8.
+        columns: the columns to score.
+        seed: which people are in which part.
+    """
+    coder, rng = Coder(table, columns), np.random.default_rng(seed)
+    codes, people = coder.codes(table), len(table)
+
+    def between(some: IntArray, others: IntArray) -> FloatArray:
+        one, other = ({name: column[rows] for name, column in codes.items()} for rows in (some, others))
+        found = marginal_distances(one, other, coder)
+        return np.array([found[name] for name in DISTANCES])
+
+    def parts(size: int) -> tuple[FloatArray, FloatArray]:
+        some, others = np.split(rng.permutation(people)[: 2 * size], 2)
+        return between(some, others), between(some, rng.choice(some, size))
+
+    def ratio(size: int) -> FloatArray:
+        apart, drawn = np.mean([parts(size) for _ in range(SPLITS)], axis=0)
+        return np.asarray(apart / np.maximum(drawn, 1e-12))
+
+    drawn = np.mean([between(np.arange(people), rng.integers(0, people, people)) for _ in range(SPLITS)], axis=0)
+    about = drawn * ratio(people // 2) ** 2 / np.maximum(ratio(people // 4), 1e-12)
+    return dict(zip(DISTANCES, about.tolist(), strict=True))
 
 
 def one_way_distance(real: dict[str, IntArray], synthetic: dict[str, IntArray], coder: Coder) -> float:

@@ -102,8 +102,7 @@ def verdicts(found: Sequence[Summary]) -> list[Verdict]:
             best = min(rivals, key=lambda each: each.scores[score])
             verdict = Verdict(score, ours[score], best.contestant.title, best.scores[score], limit)
             plain = [each for each in rivals if not each.contestant.gift]
-            drawn = next((each.scores for each in found if each.contestant.name == "resampled"), {})
-            judged.append(_explained(verdict, best, plain, drawn.get(score)))
+            judged.append(_explained(verdict, best, plain, found))
     speed = _speed(ours["cpu_seconds"], found) if ours is not None and "cpu_seconds" in ours else None
     return judged if speed is None else [*judged, speed]
 
@@ -130,8 +129,8 @@ def _aucs() -> tuple[tuple[str, str], ...]:
     return (("gbm", "auc_gbm"), ("lr", "auc_lr"))
 
 
-def _explained(verdict: Verdict, best: Summary, plain: Sequence[Summary], drawn: float | None) -> Verdict:
-    """The same with a reason when the target is missed; `drawn` is what as many of the training rows score."""
+def _explained(verdict: Verdict, best: Summary, plain: Sequence[Summary], found: Sequence[Summary]) -> Verdict:
+    """The same with a reason when the target is missed: what other peers and what real people score."""
     if verdict.met:
         return verdict
     score = verdict.score
@@ -140,8 +139,9 @@ def _explained(verdict: Verdict, best: Summary, plain: Sequence[Summary], drawn:
         fair = min(plain, key=lambda each: each.scores[score])
         ratio = verdict.ours / fair.scores[score] if fair.scores[score] > 0 else float("inf")
         reason += f"; that peer is given something free, beside {fair.contestant.title} it is {ratio:.2f}"
-    if drawn is not None:
-        reason += f"; as many rows drawn from the training rows have {number(drawn, 3)}"
+    for each in found:
+        if each.contestant.name in ("others", "resampled") and score in each.scores:
+            reason += f"; {each.contestant.title} have {number(each.scores[score], 3)}"
     return replace(verdict, reason=reason)
 
 

@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     methods = ("works", "broken", "slow", "confused", "silent")
     fakes = {name: contestants.Contestant(name, name, "peer", "fake", name, own_environment=False) for name in methods}
     fakes["absent"] = contestants.Contestant("absent", "absent", "peer", "elsewhere", "absent")
-    fakes |= {name: contestants.CONTESTANTS[name] for name in ("real", "resampled")}
+    fakes |= {name: contestants.CONTESTANTS[name] for name in ("real", "others", "resampled")}
     for module in ("bench", "contestants", "page", "plots", "verdicts"):
         monkeypatch.setattr(importlib.import_module(module), "CONTESTANTS", fakes)
     monkeypatch.setattr(bench, "TABLES", {"small": Small("small", tuned=False, shipped=False)})
@@ -103,6 +103,34 @@ def test_rows_drawn_from_the_training_rows_are_near_them_and_no_copy(run: Run) -
     first, second = run("--peers", "resampled", "--epsilon", "1", "--runs", "2")
     assert {row["epsilon"] for row in (first, second)} == {""} and {row["rows"] for row in (first, second)} == {"120"}
     assert 0 < float(first["tvd1"]) < float(first["tvd2"]) < 0.6
+    assert first["tvd2"] != second["tvd2"], "each run has a seed of its own"
+
+
+def test_other_people_are_as_far_as_two_samples_of_one_population() -> None:
+    score = importlib.import_module("score")
+    columns = [score.Column(name, numeric=True) for name in ("age", "weight", "size")]
+    rng = np.random.default_rng(3)
+
+    def people(count: int) -> pd.DataFrame:
+        size = rng.normal(size=count)
+        return pd.DataFrame({"age": rng.random(count), "weight": size + rng.normal(size=count), "size": size})
+
+    table = people(2000)
+    coder = score.Coder(table, columns)
+    codes = coder.codes(table)
+    others = [score.marginal_distances(codes, coder.codes(people(2000)), coder) for _ in range(10)]
+    about = score.distances_of_others(table, columns, 0)
+    drawn = score.marginal_distances(codes, coder.codes(table.sample(frac=1.0, replace=True, random_state=0)), coder)
+    for name in ("tvd2", "tvd3"):
+        true = np.mean([each[name] for each in others])
+        assert about[name] == pytest.approx(true, rel=0.1), name
+        assert drawn[name] < 0.85 * true, "people drawn from the table itself are nearer"
+
+
+def test_other_people_are_a_row_of_their_own(run: Run) -> None:
+    first, second = run("--peers", "others", "--epsilon", "1", "--runs", "2")
+    assert first["epsilon"] == "" and first["status"] == "ok" and not first["auc_gbm"]
+    assert 0 < float(first["tvd1"]) < float(first["tvd2"]) < 1
     assert first["tvd2"] != second["tvd2"], "each run has a seed of its own"
 
 

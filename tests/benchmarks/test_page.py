@@ -53,6 +53,10 @@ def test_missed_targets_say_why() -> None:
     found = judged(REAL, drawn, MST, row("ours", **of(0.07, 0.88, 0.7, 240)))
     assert found["tvd2"].reason.endswith("0.6 is wanted; as many rows drawn from the training rows have .031")
     assert found["gap_lr"].reason.endswith("0.5 is wanted; as many rows drawn from the training rows have .020")
+    found = judged(REAL, row("others", epsilon="", tvd2=0.044), drawn, MST, row("ours", **of(0.07, 0.88, 0.7, 240)))
+    people = "; as many other people have .044; as many rows drawn from the training rows have .031"
+    assert found["tvd2"].reason.endswith(people)
+    assert "other people" not in found["gap_lr"].reason
 
 
 def test_an_aim_that_was_stopped_is_a_lower_bound() -> None:
