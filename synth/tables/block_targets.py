@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synth.tables.class_pull import ClassPull, class_pull_of
 from synth.tables.measurements import FloatArray, Measurements
 from synth.tables.targets import PSEUDO_WEIGHT, Encoding
 from synth.tables.thinning import thinned
@@ -75,13 +76,14 @@ class BlockTargets:
     blocks: tuple[Block, ...]
     profiles: Tensor  # [C, D], shares of the bins within a class
     pseudo_precision: float
+    class_pull: ClassPull
     triples: TripleTargets
     cells: int  # measured cells
 
     def to(self, device: torch.device) -> BlockTargets:
         """The same on another device."""
         moved: dict[str, Any] = {
-            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | TripleTargets)
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | ClassPull | TripleTargets)
         }
         return replace(self, blocks=tuple(block.to(device) for block in self.blocks), **moved)
 
@@ -102,6 +104,8 @@ class BlockTargets:
         mean = shares.mean(dim=1) * self.class_sizes[:, None]
         total = (self.one_way_precision * (mean - self.one_way) ** 2).sum()
         total = total + self.triples.loss(shares, self.class_sizes)
+        if with_pseudo:
+            total = total + self.class_pull.loss(mean)
         columns = shares.split_with_sizes(self.sizes, dim=2)  # once: the gradient of a slice is as large as the whole
         weighted = self.profiles * self.class_sizes[:, None]
         own, other = weighted.split_with_sizes(self.sizes, dim=1), self.profiles.split_with_sizes(self.sizes, dim=1)
@@ -178,6 +182,7 @@ def block_targets_of(measured: Measurements, encoding: Encoding) -> BlockTargets
         blocks=blocks,
         profiles=_tensor(np.concatenate([measured.profiles[name] for name in encoding.names], axis=1)),
         pseudo_precision=PSEUDO_WEIGHT * float(np.median([1.0 / n**2 for n in noises])) if noises and pulled else 0.0,
+        class_pull=class_pull_of(measured, encoding.names),
         triples=triples,
         cells=classes * encoding.width + sum(value.numel() for value in tables) + triples.cells,
     )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from synth.tables.class_pull import ClassPull, class_pull_of
 from synth.tables.measurements import Measurements
 from synth.tables.thinning import thinned
 from synth.tables.triple_targets import TripleTargets, triple_targets_of
@@ -64,13 +65,14 @@ class Targets:
     pairs_summed_precision: Tensor  # [D, D]
     pseudo: Tensor  # [D, D]; what unmeasured pairs would be if independent within classes
     pseudo_precision: Tensor  # [D, D]; they carry no noise of their own, so they are neither thinned nor scored
+    class_pull: ClassPull  # free as well
     triples: TripleTargets
     cells: int  # measured cells
 
     def to(self, device: torch.device) -> Targets:
         """The same on another device."""
         moved: dict[str, Any] = {
-            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | TripleTargets)
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | ClassPull | TripleTargets)
         }
         return replace(self, **moved)
 
@@ -97,7 +99,7 @@ class Targets:
 
         Args:
             shares: column distributions of the bank within every class [C, K, D].
-            with_pseudo: also pull unmeasured pairs towards independence within classes.
+            with_pseudo: also pull unmeasured pairs towards independence within classes, and classes to their profiles.
         """
         mean = shares.mean(dim=1) * self.class_sizes[:, None]
         loss = (self.one_way_precision * (mean - self.one_way) ** 2).sum()
@@ -111,7 +113,7 @@ class Targets:
         loss = loss + (self.pairs_summed_precision * (whole - self.pairs_summed) ** 2).sum()
         loss = loss + self.triples.loss(shares, self.class_sizes)
         if with_pseudo:
-            loss = loss + (self.pseudo_precision * (whole - self.pseudo) ** 2).sum()
+            loss = loss + (self.pseudo_precision * (whole - self.pseudo) ** 2).sum() + self.class_pull.loss(mean)
         return loss
 
     def held(self, shares: Tensor) -> Targets:
@@ -170,6 +172,7 @@ def targets_of(measured: Measurements, encoding: Encoding) -> Targets:
         pairs_summed_precision=tensor(total_p),
         pseudo=tensor(pseudo),
         pseudo_precision=tensor(pseudo_p),
+        class_pull=class_pull_of(measured, encoding.names),
         triples=triples,
         cells=measured_cells + triples.cells,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from synth.tables.class_pull import ClassPull
 from synth.tables.measurements import Measurements
 from synth.tables.targets import PSEUDO_WEIGHT, Encoding, Targets, encoding_of, targets_of
 from synth.tables.triple_targets import TripleTargets
@@ -114,6 +115,7 @@ def noises() -> tuple[torch.Tensor, torch.Tensor, float]:
         pairs_summed_precision=torch.zeros(1, 1),
         pseudo=torch.zeros(1, 1),
         pseudo_precision=torch.zeros(1, 1),
+        class_pull=ClassPull(torch.ones(1), torch.zeros(1, 1), torch.zeros(1, 1)),
         triples=NO_TRIPLES,
         cells=cells,
     )

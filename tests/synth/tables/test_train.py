@@ -23,6 +23,7 @@ from synth.config import Synthesizer
 from synth.schema import Schema
 from synth.tables import train
 from synth.tables.checkpoint import SafetensorsCheckpointIO
+from synth.tables.class_pull import ClassPull
 from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
@@ -86,6 +87,10 @@ def slow_loss(shares: np.ndarray, targets: Targets, *, with_pseudo: bool) -> flo
         for c in range(classes):
             model = sizes[c] / points * sum(shares[c, k, a] for k in range(points))
             loss += add(targets.one_way_precision[c, a], model, targets.one_way[c, a])
+            if with_pseudo:
+                pull = targets.class_pull
+                whole = sum(float(sizes[d]) / points * shares[d, :, a].sum() for d in range(classes))
+                loss += add(pull.precision[c, a], model - float(pull.part[c]) * whole, pull.difference[c, a])
         for b in range(width):
             by_class = [
                 sizes[c] / points * sum(shares[c, k, a] * shares[c, k, b] for k in range(points))
@@ -130,8 +135,15 @@ def dense(measured: Measurements, encoding: Encoding) -> Targets:
         triples,
         blocks=tuple(replace(b, value=b.value.double(), precision=b.precision.double()) for b in triples.blocks),
     )
+    pull = torch.rand(2, 2, width, generator=rng).double()
     return Targets(
-        class_sizes=sizes, pseudo=50 * pseudo[0], pseudo_precision=pseudo[1], triples=triples, cells=1, **values
+        class_sizes=sizes,
+        pseudo=50 * pseudo[0],
+        pseudo_precision=pseudo[1],
+        class_pull=ClassPull(sizes / sizes.sum(), 9 * pull[0], pull[1]),
+        triples=triples,
+        cells=1,
+        **values,
     )
 
 
@@ -168,9 +180,12 @@ class TestLoss:
         sizes = dense.class_sizes
         weighted = shares * (sizes / shares.shape[1])[:, None, None]
         gram = weighted.transpose(1, 2) @ shares
+        counts = shares.mean(dim=1) * sizes[:, None]
+        difference = counts - counts.sum(dim=0) * dense.class_pull.part[:, None]
         perfect = replace(
             dense,
-            one_way=shares.mean(dim=1) * sizes[:, None],
+            one_way=counts,
+            class_pull=replace(dense.class_pull, difference=difference),
             pairs=gram,
             pairs_summed=gram.sum(dim=0),
             pseudo=gram.sum(dim=0),
