@@ -32,8 +32,6 @@ from synth.privacy.boundary import without_values
 
 app = typer.Typer(
     name="synth",
-    help="Hand out data about people without handing out the people: differentially private synthetic tables and "
-    "images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,6 +41,24 @@ schema_app = typer.Typer(help="Work on schema.yaml.", no_args_is_help=True, rich
 app.add_typer(schema_app, name="schema")
 app.add_typer(budget, name="budget")
 app.add_typer(releasing.key, name="key")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from synth.run_folder import software
+
+        typer.echo(software())
+        raise typer.Exit
+
+
+@app.callback()
+def anything(
+    _: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hand out data about people without handing out the people: differentially private synthetic tables and images."""
+
 
 # Typer's error for a wrong command line. It comes from a copy of Click within Typer, or from Click, by version.
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]

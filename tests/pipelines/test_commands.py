@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def test_help_teaches(synth: Any, command: tuple[str, ...]) -> None:
     assert shown.startswith(" ".join(["Usage: synth", *command]))
     for word in HELP[command]:
         assert word in shown
+
+
+def test_it_says_which_version_it_is(synth: Any) -> None:
+    outcome = synth("--version")
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"dp-synth {metadata.version('dp-synth')}\n", "")
 
 
 # ---- init ----
