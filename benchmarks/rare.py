@@ -1,11 +1,11 @@
 """Rows of a rare level: ours drawn by a condition, a peer's picked out of very many, both beside the real ones.
 
     python benchmarks/rare.py                                        the shipped Adult sample, ε = 1, dpmm's MST
-    python benchmarks/rare.py --target native_country --out benchmarks/rare_classes.csv   its levels as declared classes
+    python benchmarks/rare.py --target native_country                its levels as declared classes (rare_classes.csv)
     python benchmarks/rare.py --table compas --data DIR --peer dpmm-privbayes
 
 Every level of a categorical column that .05 to .5 % of the real rows have is asked for; with `--target`, of that column
-alone, which both are told to be the target, whose classes are learned one by one. The distance is the mean total
+alone, which ours is told to be the target: its classes are learned one by one. The distance is the mean total
 variation distance of all other columns to the real rows of the level (20-quantile bins of the training rows, as in
 `score.py`). The real rows of a level are few, so `drawn anew` says how far as many rows are that are drawn from them;
 `all rows` says how far the training rows are, whatever their level: what is no nearer knows nothing of the level.
@@ -54,7 +54,7 @@ class Level:
 
 
 def main() -> None:
-    """Fit both once, compare level by level, write rare.csv and rare.md."""
+    """Fit both once, compare level by level, write the CSV file and the page."""
     asked = arguments()
     known = TABLES[asked.table]
     table = open_table(known, asked.data, asked.work / "tables" / known.name)
@@ -64,6 +64,9 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if asked.target:
         table = with_target(table, asked.target, folder)
+    levels = rare_levels(real_rows(table), table, of=asked.target)
+    if not levels:
+        raise SystemExit(f"{asked.table}: no categorical column that was asked for has a rare level")
     made = {}
     for name, run in (("ours", bench), (asked.peer, replace(bench, rows=asked.peer_rows))):
         say(f"{asked.table}: {name}")
@@ -73,9 +76,6 @@ def main() -> None:
         if rows is None:
             raise SystemExit(f"{name}: {used.reason}")
         made[name] = rows
-    levels = [
-        level for level in rare_levels(real_rows(table), table) if asked.target is None or level.column == asked.target
-    ]
     write([row_of(level, table, made["ours"].parent, made[asked.peer]) for level in levels], asked)
     shutil.rmtree(folder)
 
@@ -92,9 +92,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of tables that are not shipped")
     parser.add_argument("--cpu-minutes", type=int, default=40)
     parser.add_argument("--memory-gb", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=HERE / "rare.csv", help="the CSV file; the page stands beside it")
+    parser.add_argument("--out", type=Path, help="the CSV file, beside the page; rare.csv or rare_classes.csv")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "peers")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.out = asked.out or HERE / ("rare_classes.csv" if asked.target else "rare.csv")
+    return asked
 
 
 def with_target(table: Table, target: str, folder: Path) -> Table:
@@ -112,10 +114,12 @@ def real_rows(table: Table) -> pd.DataFrame:
     return pd.concat([read_table(table.train), read_table(table.test)], ignore_index=True)
 
 
-def rare_levels(real: pd.DataFrame, table: Table) -> list[Level]:
-    """The levels of categorical columns that few of the real rows have, in the order of the schema."""
+def rare_levels(real: pd.DataFrame, table: Table, of: str | None = None) -> list[Level]:
+    """The levels of categorical columns, or `of` one, that few of the real rows have, in the order of the schema."""
     found = []
     for column in (column for column in table.schema.learned_columns if column.kind == "categorical"):
+        if of not in (None, column.name):
+            continue
         counts = real[column.name].dropna().map(spelled).value_counts()
         found += [
             Level(column.name, level, int(counts[level]))

@@ -52,7 +52,7 @@ def _say_version(asked: bool) -> None:
 
 
 @app.callback()
-def anything(
+def options_of_all(
     _: Annotated[
         bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
     ] = False,

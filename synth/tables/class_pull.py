@@ -11,14 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from synth.tables.measurements import Measurements
+from synth.tables.measurements import FloatArray, Measurements
 from synth.tables.profiles import LEAST_SHARE
-
-FloatArray = npt.NDArray[np.float64]
 
 SPREAD = 2.0
 """Standard deviation of a class's factor on a bin around that of its profile."""

@@ -30,6 +30,14 @@ def test_levels_that_few_have_are_compared_with_the_real_rows(tmp_path: Path, mo
 
     levels = rare.rare_levels(rare.real_rows(table), table)
     assert levels == [rare.Level("level", "rare", 40)]
+    assert rare.rare_levels(rare.real_rows(table), table, of="number") == []
+
+    told = rare.with_target(table, "level", tmp_path / "told")
+    assert (table.schema.target, told.schema.target) == (None, "level")
+    assert schema.load_schema(told.schema_file) == told.schema, "the run is given this file"
+    assert rare.rare_levels(rare.real_rows(told), told, of="level") == levels
+    with pytest.raises(SystemExit, match="--target: no column age"):
+        rare.with_target(table, "age", tmp_path / "other")
 
     def draw(bundle: Path, *, rows: int, where: list[str], output: Path, seed: int) -> None:
         assert where == ["level=rare"]
