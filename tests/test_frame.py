@@ -31,6 +31,8 @@ from synth.schema import load_schema
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = ("support2", "adult", "pbcseq")
 TARGETS = ("demo", "test", "check", "bench", "lock", "sbom", "image", "clean", "help")
+PAGES = sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "benchmarks/README.md", *PAGES]
 # Spelled in pieces, so that this file does not mention what it looks for.
 MACHINE_PATHS = tuple("/" + rest for rest in ("work/", "root/", "tmp/dev"))
 
@@ -140,9 +142,7 @@ def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
     assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "data/README.md", "benchmarks/README.md", "docs/operations.md"]
-)
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_of_the_documents_exist(document: str) -> None:
     content = text(document)
     for target in re.findall(r"\bmake ([a-z]+)\b", content):
@@ -155,6 +155,27 @@ def test_commands_of_the_documents_exist(document: str) -> None:
         command = command if command[0] in groups else command[:1]
         done = runner.invoke(app, [*command, "--help"])
         assert done.exit_code == 0, f"{document}: synth {words}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_of_the_documents_lead_somewhere(document: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(document)):
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            path = (REPOSITORY / document).parent / name if name else REPOSITORY / document
+            assert path.exists(), f"{document}: {link}"
+            assert not anchor or anchor in anchors(path), f"{document}: {link}"
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link may name in a page of Markdown: its headings, in small letters, with hyphens and without signs."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    for page in DOCUMENTS:
+        assert page == "README.md" or f"]({page}" in text("README.md"), page
 
 
 def test_schema_in_the_readme_is_valid(tmp_path: Path) -> None:
