@@ -207,7 +207,7 @@ def complete_to_file(
     if broken:
         typer.echo(
             f"warning: {sum(broken)} of {made} rows break a declared rule by the cells that are there, or leave no "
-            "value that meets one; they stay as they are",
+            "value that meets one; their empty cells are filled without that rule",
             err=True,
         )
     return made
@@ -280,6 +280,8 @@ def _sample_images(
 def _refuse_places(bundle: Path, output: Path) -> None:
     if not bundle.is_dir():
         raise UserError(f"{bundle}: no such folder; name a bundle folder (the last line that `synth run` printed)")
+    if not any((bundle / part).exists() for part in ("manifest.json", "privacy.json", "model")):
+        raise UserError(f"{bundle}: is no bundle; name a bundle folder (the last line that `synth run` printed)")
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist")
     refuse_in_bundle(output, named=str(output), bundle=bundle, because=SEALED)

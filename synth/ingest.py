@@ -34,7 +34,8 @@ BATCH_ROWS = 65_536
 SUFFIXES = {".parquet", ".pq", ".csv"}
 """Of the files of a folder. What a single file is called does not matter."""
 NULL_WORDS = ("", "NA", "NaN", "nan", "null", "NULL", "None")
-SEPARATORS = (";", "\t")
+SEPARATORS = (",", ";", "\t")
+CSV_ROWS = "in CSV each row has as many cells as the header, quotes are closed, and the text is UTF-8"
 """What spreadsheets write instead of commas. The header tells: one that is a single name holding one of them."""
 FIRST_CELLS, TELLING_CELLS = 1000, 20
 """How many rows are looked at for the kinds of text columns, and how many cells it takes to say that none fits."""
@@ -162,7 +163,7 @@ def _read_plain(source: Path | Snapshot, schema: Schema, names: list[str]) -> It
         yield from opened.batches(names)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         # The library's message can quote the line it failed on, so it is replaced.
-        raise InvalidSource(f"source {source.name}: damaged or not in the format its header announces") from None
+        raise InvalidSource(f"source {source.name}: damaged, or not what its header announces; {CSV_ROWS}") from None
 
 
 def _check_text(source: Path, schema: Schema) -> None:
@@ -387,10 +388,20 @@ def _csv_header(path: Path) -> tuple[list[str], bool, str]:
 
 
 def separator_of(stream: TextIO) -> str:
-    """What separates the cells of CSV text, by its header. The stream is at its start again afterwards."""
-    names = next(csv.reader(stream), [])
+    """What separates the cells of CSV text: what parts its header and its first row into as many. Else a comma.
+
+    The stream is at its start again afterwards.
+    """
+    for separator in SEPARATORS:
+        stream.seek(0)
+        rows = csv.reader(stream, delimiter=separator)
+        names = next(rows, [])
+        if len(names) > 1 and len(next(rows, names)) == len(names):
+            break
+    else:
+        separator = ","
     stream.seek(0)
-    return next((separator for separator in SEPARATORS if len(names) == 1 and separator in names[0]), ",")
+    return separator
 
 
 def _check_names(path: Path | str, names: Sequence[str], schema: Schema, *, hint: bool = True) -> None:

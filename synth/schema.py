@@ -64,6 +64,8 @@ def _no_boolean(value: Any) -> Any:
 def _category(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("true and false are not categories: use `kind: boolean`, or quote the words")
+    if value is None:
+        raise ValueError("null is no category: declare missing values with `nullable: true`, or quote the word")
     if isinstance(value, date):
         return value.isoformat()
     return value

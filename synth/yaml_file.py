@@ -38,7 +38,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InvalidConfig(str(path), [f"broken YAML, {where}{_first_line(error.problem)}"]) from None
+        line = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark else ""
+        hint = '; a value with ${…} is quoted: "${NAME}"' if "${" in line else ""
+        raise InvalidConfig(str(path), [f"broken YAML, {where}{_first_line(error.problem)}{hint}"]) from None
     except (YAMLError, ValueError) as error:
         raise InvalidConfig(str(path), [f"broken YAML, {_first_line(str(error))}"]) from None
     if not isinstance(value, dict):
@@ -58,8 +60,15 @@ class _Constructor(SafeConstructor):
             )
         return super().construct_yaml_int(node)
 
+    def construct_yaml_timestamp(self, node: Any, values: Any = None) -> Any:
+        try:
+            return super().construct_yaml_timestamp(node, values)
+        except (ValueError, OverflowError):
+            raise ConstructorError(problem=f"{node.value} is no date", problem_mark=node.start_mark) from None
+
 
 _Constructor.add_constructor("tag:yaml.org,2002:int", _Constructor.construct_yaml_int)
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", _Constructor.construct_yaml_timestamp)
 
 
 def fill_environment(value: Any, environment: Mapping[str, str] | None = None) -> tuple[Any, list[str]]:
@@ -118,6 +127,8 @@ def _phrase(item: Any, known: Iterable[str]) -> str:
             return "kind is required and absent"
         case "union_tag_invalid":
             return f"kind should be one of {item['ctx']['expected_tags']}"
+        case "string_type":
+            return "should be a valid string; quote it"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").replace("a valid tuple", "a list")
     return re.sub(r"a valid dictionary or .*", "a mapping of keys to values", message)

@@ -71,6 +71,7 @@ def _measurements(read: Reading) -> str:
             " on bins merged to about a dozen groups a column, from the one expected if the two were independent within"
             " classes, less what sampling alone would make of it and less what the noise of measuring the pair would"
             " leave. The first choices join all columns to one tree, the others are free; the scores are not kept."
+            " Pairs that a declared rule joins are measured without a choice, up to half of all."
         ),
         budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
         budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",
@@ -124,7 +125,8 @@ def _bins(read: Reading) -> str:
         " are merged until they stand out from the noise; levels too rare"
         f" against the noise are merged in runs, in their declared order{between}. How values lie within a bin"
         " follows from the same curve, fitted to all histograms of the column. Class sizes are the precision-weighted"
-        f" mean of the noised class totals, none below zero. {row_count_in_words(read)}"
+        " mean of the noised class totals, none below zero; together they are as many as their own sum and the sums of"
+        f" the noised fine histograms say, by least squares. {row_count_in_words(read)}"
     )
 
 

@@ -218,7 +218,8 @@ class OrderedCodec:
             return pa.array(positions.astype(np.int64), mask=missing)
         if self.column.decimals is not None:
             positions = np.round(positions / 10**self.column.decimals, self.column.decimals)
-        return pa.array(np.clip(positions, *self.column.bounds), mask=missing, type=pa.float64())
+        # Adding zero turns -0.0 into 0.0.
+        return pa.array(np.clip(positions, *self.column.bounds) + 0.0, mask=missing, type=pa.float64())
 
     @property
     def arrow_type(self) -> pa.DataType:

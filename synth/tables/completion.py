@@ -29,7 +29,8 @@ from synth.tables.pieces import Pieces
 from synth.tables.posterior import restricted
 from synth.tables.rows import class_values, fresh_ids
 from synth.tables.rule_tree import chosen
-from synth.tables.ruled_completion import RuledFiller, broken_by_given
+from synth.tables.ruled_completion import Filled, RuledFiller, broken_by_given
+from synth.tables.rules import Rule, parts_of
 from synth.tables.sample import cumulatives, inverse
 
 FloatArray = npt.NDArray[np.float64]
@@ -99,8 +100,8 @@ def complete(
 
     Cells that are there stay as they are, in the declared type. The same seed, model and batches give the same rows on
     one machine. Ids are carried along; an absent id column gets fresh ones. `on_broken` is told of each batch how many
-    rows break a declared rule by their own cells, or leave no way to meet one: such rows are filled as the model has
-    them.
+    rows break a declared rule by their own cells, or leave no way to meet one: such rows are filled by the rules that
+    share no column with that one.
 
     Raises InvalidSource for a value outside its declared domain, naming the column and no value.
     """
@@ -151,6 +152,7 @@ class _Filler:
             self.pieces[name] = there
             (self.cumulative[name],) = cumulatives(shares[:, place], (size,), {0: there.bin_mass})
         self.ruled = RuledFiller(model, self.evidence, self.pieces) if model.rules else None
+        self.fewer: dict[tuple[str, ...], RuledFiller] = {}
 
     def fill(
         self,
@@ -172,8 +174,13 @@ class _Filler:
         if self.ruled is not None:
             by_rules = self.ruled.fill(rows, null, values, rng)
             ruled, point, drawn = by_rules.rows, by_rules.point, by_rules.positions
-            open_ = np.any([null[name] for name in drawn], axis=0)
-            broken = int((broken_by_given(model, null, values) | (open_ & ~ruled)).sum())
+            stuck = np.any([null[name] for name in drawn], axis=0) & ~ruled
+            broken = int((broken_by_given(model, null, values) | stuck).sum())
+            for some, found in self._by_fewer_rules(np.nonzero(stuck)[0], rows, null, values, rng):
+                some, here = some[found.rows], np.nonzero(found.rows)[0]
+                ruled[some], point[some] = True, found.point[here]
+                for name, positions in found.positions.items():
+                    drawn[name][some] = positions[here]
         wanted = np.nonzero(wanted & ~ruled)[0]
         step = rows_at_once(self.evidence)
         for start in range(0, len(wanted), step):
@@ -187,11 +194,46 @@ class _Filler:
                 bins = inverse(self.cumulative[name], here, rng.random(len(here)))
                 positions = self.pieces[name].draw(bins, rng)
                 if name in drawn:
-                    positions = np.where(ruled[empty], drawn[name][empty], positions)
+                    by_rule = drawn[name][empty]
+                    positions = np.where(ruled[empty] & ~np.isnan(by_rule), by_rule, positions)
                 filled[name] = values_at(model.codecs[name], positions)
             else:
                 filled[name] = class_values(model, here // model.shares.shape[1])
         return filled, broken
+
+    def _by_fewer_rules(
+        self,
+        stuck: IntArray,
+        rows: Mapping[str, IntArray],
+        null: Mapping[str, BoolArray],
+        values: Mapping[str, pa.Array],
+        rng: np.random.Generator,
+    ) -> Iterator[tuple[IntArray, Filled]]:
+        """Rows whose own cells leave no way to meet one rule, by all parts of the rules that they can meet."""
+        parts = parts_of(self.model.rules)
+        if not len(stuck) or len(parts) < 2:
+            return
+
+        def filled(some: IntArray, rules: tuple[Rule, ...]) -> Filled:
+            key = tuple(rule.text for rule in rules)
+            if key not in self.fewer:
+                self.fewer[key] = RuledFiller(self.model.ruled_by(rules), self.evidence, self.pieces)
+            of = (
+                {name: array[some] for name, array in rows.items()},
+                {name: empty[some] for name, empty in null.items()},
+            )
+            held = {name: array.take(pa.array(some)) for name, array in values.items()}
+            return self.fewer[key].fill(*of, held, rng)
+
+        can = np.ones((len(stuck), len(parts)), dtype=bool)
+        for i, part in enumerate(parts):
+            open_ = np.any([null[name][stuck] for rule in part for name in rule.columns], axis=0)
+            can[:, i] = filled(stuck, part).rows | ~open_
+        for kept in np.unique(can, axis=0):
+            rules = tuple(rule for part, keep in zip(parts, kept, strict=True) if keep for rule in part)
+            some = stuck[(can == kept).all(axis=1)]
+            if rules:
+                yield some, filled(some, rules)
 
 
 def _known(codec: Codec, array: pa.Array) -> tuple[tuple[IntArray, pa.Array], BoolArray]:

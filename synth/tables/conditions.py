@@ -170,7 +170,7 @@ def _codec(codecs: Mapping[str, Codec], name: str) -> Codec:
 
 
 def _position(codec: Codec, text: str) -> float:
-    """Position of a value of the declared domain; rounded to it as a source's value is."""
+    """Position of a value of the declared domain. A value between two of them is none: no row would have it."""
     column = codec.column
     checked = codec_of(column.model_copy(update={"outside": "refuse"}))
     value = pa.array([text])
@@ -182,7 +182,10 @@ def _position(codec: Codec, text: str) -> float:
         raise ValueError(f"outside the declared domain of {column.name} ({domain_of(column)}){hint}") from None
     if isinstance(codec, LevelCodec):
         return float(encoded.codes[codec.blocks[0].key][0])
-    return float(codec.positions(value)[0][0])
+    position = float(codec.positions(value)[0][0])
+    if codec.lattice.whole and Decimal(position) != _exact(codec, text):
+        raise ValueError(f"is between two values of {column.name} ({domain_of(column)}); ask for one, or for a range")
+    return position
 
 
 def next_position(codec: Codec, positions: FloatArray, side: int) -> FloatArray:
@@ -196,16 +199,14 @@ def _beyond(codec: Codec, operator: str, text: str) -> Region:
     """Positions on one side of a value, which need not be in the domain."""
     if isinstance(codec, LevelCodec):
         return _levels_beyond(codec, operator, text)
-    column, low, high = codec.column, codec.lattice.low, codec.lattice.high
+    low, high = codec.lattice.low, codec.lattice.high
     below, strict = operator[0] == "<", len(operator) == 1
     if not codec.lattice.whole:
         edge = float(_number(text))
         if strict:
             edge = float(np.nextafter(edge, -np.inf if below else np.inf))
     else:
-        exact = _moment(text, column) if isinstance(column, DatetimeColumn) else _number(text)
-        if isinstance(column, ContinuousColumn):
-            exact = exact.scaleb(column.decimals or 0)
+        exact = _exact(codec, text)
         exact = min(max(exact, Decimal(low) - 2), Decimal(high) + 2)  # a number of a billion digits stays small
         if below:
             edge = math.ceil(exact) - 1 if strict else math.floor(exact)
@@ -229,6 +230,13 @@ def _levels_beyond(codec: LevelCodec, operator: str, text: str) -> Region:
     meets = {">": edge.__lt__, ">=": edge.__le__, "<": edge.__gt__, "<=": edge.__ge__}[operator]
     inside = [float(i) for i, rank in enumerate(ranks) if meets(rank)]
     return Region(np.array([inside, inside]).T.reshape(-1, 2), False)
+
+
+def _exact(codec: OrderedCodec, text: str) -> Decimal:
+    """Where a value lies among the column's whole positions, or between them."""
+    column = codec.column
+    exact = _moment(text, column) if isinstance(column, DatetimeColumn) else _number(text)
+    return exact.scaleb(column.decimals or 0) if isinstance(column, ContinuousColumn) else exact
 
 
 def _number(text: str) -> Decimal:

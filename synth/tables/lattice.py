@@ -114,35 +114,64 @@ class Lattice:
         """The cell of each position (positions must lie within the bounds)."""
         return np.clip(np.searchsorted(self.edges, positions, side="right") - 1, 0, self.cells - 1)
 
-    @property
-    def single_step(self) -> float:
-        """Spacing of the positions that are counted one by one to find values that hold much mass."""
-        if self.whole:
-            return (
-                float(10 ** max(0, math.ceil(math.log10(self.count / self.most_singles))))
-                if self.count > self.most_singles
-                else 1.0
-            )
-        # Not finer than doubles near the bounds can tell apart.
-        finest = max(abs(self.low), abs(self.high)) * 2.0**-50
-        return 10.0 ** math.ceil(math.log10(max((self.high - self.low) / self.most_singles, finest, 1e-300)))
+    @cached_property
+    def _single_runs(self) -> list[tuple[float, int, int]]:
+        """Positions counted one by one to find values that hold much mass, ascending: step, first and last multiple.
+
+        All whole ones where they are not too many. Else those next to zero (or to the bound that is nearest to it),
+        round ones all over the domain, and both bounds: what is rare is often put at the end.
+        """
+        if self.count <= MAX_EXACT_CELLS or self.low == self.high:
+            return []  # cells are single positions already
+        if not self.whole:
+            # Not finer than doubles near the bounds can tell apart.
+            finest = max(abs(self.low), abs(self.high)) * 2.0**-50
+            step = 10.0 ** math.ceil(math.log10(max((self.high - self.low) / self.most_singles, finest, 1e-300)))
+            return [(step, math.ceil(self.low / step), math.floor(self.high / step))]
+        low, high = int(self.low), int(self.high)
+        if self.count <= self.most_singles:
+            return [(1.0, low, high)]
+        near = self.most_singles // 2 - 4
+        first = min(max(-near // 2, low), high - near + 1)
+        last = first + near - 1
+        step = 10 ** math.ceil(math.log10(self.count / near))
+        runs = [
+            (1, low, low if low < first and low % step else low - 1),
+            (step, -(-low // step), -(-first // step) - 1),
+            (1, first, last),
+            (step, last // step + 1, high // step),
+            (1, high, high if last < high and high % step else high - 1),
+        ]
+        return [(float(size), begin, end) for size, begin, end in runs if begin <= end]
 
     @property
     def singles(self) -> int:
         """Number of positions counted one by one; 0 where cells are single positions already."""
-        if self.count <= MAX_EXACT_CELLS or self.low == self.high:
-            return 0
-        return int(math.floor(self.high / self.single_step) - math.ceil(self.low / self.single_step)) + 1
+        return sum(last - first + 1 for _, first, last in self._single_runs)
 
     def single_of(self, positions: FloatArray) -> IntArray:
         """Index among the single positions, or -1 for a position between them."""
-        nearest, on = _nearest(positions, self.single_step)
-        index = nearest - math.ceil(self.low / self.single_step)
-        return np.where(on & (index >= 0) & (index < self.singles), index, -1).astype(np.int64)
+        index, before = np.full(len(positions), -1, dtype=np.int64), 0
+        for step, first, last in self._single_runs:
+            nearest, on = _nearest(positions, step)
+            inside = on & (nearest >= first) & (nearest <= last)
+            index[inside] = before + (nearest[inside] - first).astype(np.int64)
+            before += last - first + 1
+        return index
 
     def position_of_single(self, index: IntArray) -> FloatArray:
         """The position of a single index."""
-        return multiples(np.asarray(index + math.ceil(self.low / self.single_step), np.float64), self.single_step)
+        position, before = np.empty(len(index)), 0
+        for step, first, last in self._single_runs:
+            inside = (index >= before) & (index <= before + last - first)
+            position[inside] = multiples(first + (index[inside] - before).astype(np.float64), step)
+            before += last - first + 1
+        return position
+
+    @property
+    def single_step(self) -> float:
+        """A step that all single positions are multiples of."""
+        return 1.0 if self.whole or not self._single_runs else self._single_runs[0][0]
 
     def unit_of(self, positions: FloatArray) -> IntArray:
         """Index of the coarsest unit that divides each position; len(units) when none does; -1 for zero."""

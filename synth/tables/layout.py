@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from synth.schema import Schema
 from synth.tables.blocks import DETAIL_WEIGHT, NONE, Block
 from synth.tables.codec import Codec, OrderedCodec
 from synth.tables.measurements import IntArray, Pair, Triple
+from synth.tables.rules import Function, rules_of
 
 NUMERIC_TARGET_CLASSES = 5
 MAX_CLASSES_IN_PAIRS = 24
@@ -29,12 +30,14 @@ class Layout:
         target: the target's name, or None.
         classes: number of classes; for a numeric target the most there can be.
         cut_target: whether the target is numeric and must be cut into classes.
+        tied: pairs that a declared rule joins, so that they go together whatever the rows say.
     """
 
     columns: tuple[str, ...]
     target: str | None
     classes: int
     cut_target: bool
+    tied: tuple[Pair, ...] = ()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -49,6 +52,13 @@ class Layout:
 
 def layout_of(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
     """The layout of a schema."""
+    layout = _without_rules(schema, codecs)
+    # What another column determines follows from it, however little is known of the pair.
+    joined = [set(rule.columns) for rule in rules_of(schema) if not isinstance(rule, Function)]
+    return replace(layout, tied=tuple(pair for pair in layout.pairs if any(set(pair) <= names for names in joined)))
+
+
+def _without_rules(schema: Schema, codecs: Mapping[str, Codec]) -> Layout:
     target = schema.target
     if target is None:
         return Layout(columns=tuple(codecs), target=None, classes=1, cut_target=False)

@@ -35,6 +35,7 @@ from synth.tables.denoise import BinCounts, denoise
 from synth.tables.layout import NUMERIC_TARGET_CLASSES, Layout, details_of, runs_of
 from synth.tables.measurements import FloatArray, IntArray, Measurements, Pair, PairTable, TripleTable
 from synth.tables.pair_choice import MAX_GROUPS, choose_pairs, distance_from, groups_of, noise_left, scores_of
+from synth.tables.people import class_sizes_of
 from synth.tables.profiles import ByClass, class_profiles
 from synth.tables.triple_choice import TRIPLE_GROUPS, choose_triples, implied_triples
 
@@ -133,7 +134,7 @@ class Measurer:
             detail = {b.key: self._noise.add_to(exact[b.key], plan.detail_noise) for b in details}
         measured = Measurements(
             class_of_cell=class_of_cell,
-            class_sizes=self._sized(sizes),
+            class_sizes=sizes,
             class_size_noise=plan.class_noise,
             fine=fine,
             fine_noise=dict(plan.fine_noise),
@@ -149,8 +150,9 @@ class Measurer:
             profiles={},
             pairs={},
         )
-        most = bins.most_bins(measured.total, self._pair_noise(), len(layout.columns))
-        placed = {name: self._bins(measured, name, most) for name in layout.columns}
+        sized = self._sized(measured)
+        most = bins.most_bins(sized.total, self._pair_noise(), len(layout.columns))
+        placed = {name: self._bins(sized, name, most) for name in layout.columns}
         return replace(
             measured,
             bin_of_cell={name: lookup for name, (lookup, _) in placed.items()},
@@ -181,13 +183,14 @@ class Measurer:
         variances = [fine.class_size_noise**2]
         variances += [bins[name] * noise[name] ** 2 for name in one_way]
         precision = 1.0 / np.array(variances)
-        measured = replace(
+        counted = replace(
             fine,
             one_way=one_way,
             one_way_noise=noise,
-            class_sizes=self._sized(np.average(totals, axis=0, weights=precision)),
+            class_sizes=np.average(totals, axis=0, weights=precision),
             class_size_noise=float(precision.sum() ** -0.5),
         )
+        measured = self._sized(counted)
         both = {name: self._both_releases(measured, name) for name in self._layout.columns}
         columns = {
             name: ByClass(one_way[name], noise[name], summed, self._bins_in_order(measured, name))
@@ -232,11 +235,9 @@ class Measurer:
         codec = self._codecs[name]
         return int(measured.bin_of_cell[name].max()) + (codec.missing is None) if codec.ordered else 0
 
-    def _sized(self, sizes: FloatArray) -> FloatArray:
-        """Class sizes ≥ 0 that sum to their own noised sum, then scaled to the declared row count, if any."""
-        total = max(1.0, float(sizes.sum()))
-        scale = 1.0 if self._public_rows is None else self._public_rows / total
-        return bins.project_to_simplex(sizes, total) * scale
+    def _sized(self, measured: Measurements) -> Measurements:
+        sizes, noise = class_sizes_of(measured, self._public_rows)
+        return replace(measured, class_sizes=sizes, class_size_noise=noise)
 
     def _bins(self, measured: Measurements, name: str, most: int) -> tuple[IntArray, FloatArray]:
         """Bins of a column, and the share of each cell within its bin."""
@@ -275,7 +276,8 @@ class Measurer:
         mu = (self._plan.mu_pairs_summed or self._plan.mu_pairs_by_class or 1.0) / self._plan.max_rows_per_person
         self._charge(event.name)
         worth = distance - by_chance - noise_left(cells, event.selections, mu)
-        return tuple(pairs[i] for i in choose_pairs(pairs, worth, event, self._noise))
+        chosen = choose_pairs(pairs, worth, event, self._noise, tied=self._layout.tied)
+        return tuple(pairs[i] for i in chosen)
 
     def _pair_tables(self, ones: Measurements, pairs: Sequence[Pair]) -> Measurements:
         """Release 4: pair tables, more precise where a table has more cells."""

@@ -6,7 +6,7 @@ All of it follows from noised measurements and the public schema, so sampling co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,12 @@ class TableModel:
     def rules(self) -> tuple[Rule, ...]:
         """The declared rules, which every drawn row meets."""
         return rules_of(self.schema)
+
+    def ruled_by(self, rules: Sequence[Rule]) -> TableModel:
+        """The same model under these rules alone."""
+        other = replace(self)
+        vars(other).update(codecs=self.codecs, shares=self.shares, rules=tuple(rules))  # as if worked out
+        return other
 
     @cached_property
     def shares(self) -> npt.NDArray[np.float32]:

@@ -87,23 +87,32 @@ def noise_left(cells: FloatArray, selections: int, mu: float) -> FloatArray:
     return np.asarray(FIT_KEEPS * math.sqrt(2 / math.pi) * cells * scale)
 
 
-def choose_pairs(pairs: Sequence[Pair], worth: FloatArray, event: SelectionEvent, noise: NoiseSource) -> list[int]:
+def choose_pairs(
+    pairs: Sequence[Pair], worth: FloatArray, event: SelectionEvent, noise: NoiseSource, *, tied: Sequence[Pair] = ()
+) -> list[int]:
     """Indices of the pairs to measure, in ascending order, each chosen by the exponential mechanism.
+
+    Pairs that are known to go together need no choice: of what the event pays for, up to half is left unused for them.
 
     Args:
         pairs: the candidates.
         worth: what each is worth, in rows; one privacy unit moves it by at most the event's sensitivity.
         event: how many are chosen, and with how much noise; charged by the caller.
         noise: makes the choices.
+        tied: candidates that are taken first, by what is public.
     """
     number = {name: i for i, name in enumerate(dict.fromkeys(name for pair in pairs for name in pair))}
     ends = np.array([(number[a], number[b]) for a, b in pairs])
     tree = np.arange(len(number))  # the tree that each column is in
     free = np.ones(len(pairs), dtype=bool)
-    for _ in range(event.selections):
-        joins = free & (tree[ends[:, 0]] != tree[ends[:, 1]])
-        candidates = np.nonzero(joins if joins.any() else free)[0]
-        chosen = candidates[noise.choose(worth[candidates], event.noise_scale)]
+    given = [pairs.index(pair) for pair in tied][: event.selections // 2]
+    for i in range(event.selections):
+        if i < len(given):
+            chosen = given[i]
+        else:
+            joins = free & (tree[ends[:, 0]] != tree[ends[:, 1]])
+            candidates = np.nonzero(joins if joins.any() else free)[0]
+            chosen = int(candidates[noise.choose(worth[candidates], event.noise_scale)])
         free[chosen] = False
         one, other = tree[ends[chosen]]
         tree[tree == other] = one

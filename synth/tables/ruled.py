@@ -124,7 +124,9 @@ class RuledPosterior:
         made = tried = 0
         while made < rows:
             if tried > MOST_TRIES * (rows + 100):
-                raise UserError("rules: the model next to never meets them all; check that they are what you mean")
+                raise UserError(
+                    "rules: next to no row of the model meets them all (and --where); check what they ask for"
+                )
             point = draw_points(rows - made, self.weights, rng)
             states = self.tree.draw(self.up, point, rng)
             positions, good = self.columns.values_in(states, {}, rng)

@@ -146,6 +146,15 @@ def problems_of_rules(schema: Schema) -> list[str]:
     return problems + _problems_between(rules, codecs)
 
 
+def parts_of(rules: Sequence[Rule]) -> list[tuple[Rule, ...]]:
+    """Rules in groups that have no column in common with each other."""
+    parts: list[tuple[Rule, ...]] = []
+    for rule in rules:
+        near = [part for part in parts if any(set(rule.columns) & set(other.columns) for other in part)]
+        parts = [part for part in parts if part not in near] + [(*(other for part in near for other in part), rule)]
+    return parts
+
+
 def text_of(declared: str | Determined) -> str:
     """A declared rule in one line."""
     return declared if isinstance(declared, str) else " -> ".join(declared.determines)

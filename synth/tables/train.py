@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 20
 CHECK_EVERY = 10
-PATIENCE = 120
+PATIENCE = 60
 """Steps without a better check after which a fit ends early: from there on it would learn the noise."""
 THINNING = 0.4
 LATENT_SIZE = 64

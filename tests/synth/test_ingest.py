@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,23 @@ class TestReading:
         check_header(path, schema)
         assert rows_of(path, schema) == [{"age": "1", "sex": "male"}, {"age": None, "sex": None}]
         assert header_of(path).names == ["age", "sex", "number"]
+
+    @pytest.mark.parametrize(
+        ("text", "separator"),
+        [
+            ("Größe, cm;sex\n150;male\n", ";"),  # as spreadsheets write it, without quotes
+            ("Größe, cm;sex\n", ","),  # without a row nobody can tell
+            ("a,b;c\n1,2\n", ","),
+            ("a;b,c\n1;2\n", ";"),
+            ("a,b\n1,2,3\n", ","),  # wrong either way: the reader says so
+            ("a\n1;2\n", ","),
+            ("a b\tc\n1,5\t2\n", "\t"),
+        ],
+    )
+    def test_the_separator_parts_header_and_first_row_alike(self, text: str, separator: str) -> None:
+        stream = StringIO(text)
+        assert ingest.separator_of(stream) == separator
+        assert stream.read() == text
 
     @pytest.mark.parametrize("kind", ["parquet", "csv"])
     def test_only_the_declared_columns_in_the_declared_order(self, tmp_path: Path, schema: Schema, kind: str) -> None:

@@ -173,7 +173,7 @@ COLUMN_MISTAKES = [
     ({**LEVELS, "categories": []}, "column a.categories: should hold at least one entry"),
     ({**LEVELS, "categories": "xy"}, "column a.categories: should be a list"),
     ({**LEVELS, "categories": [True, "x"]}, "column a.categories.0: true and false are not categories"),
-    ({**LEVELS, "categories": ["x", None]}, "column a.categories.1: should be"),
+    ({**LEVELS, "categories": ["x", None]}, "column a.categories.1: null is no category"),
     ({**LEVELS, "categories": ["x", "x"]}, "column a: categories hold the same level twice"),
     ({**LEVELS, "categories": [5, 5.0]}, "column a: categories hold the same level twice"),
     ({**LEVELS, "categories": [5, "5"]}, "column a: categories hold the same level twice"),

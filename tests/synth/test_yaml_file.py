@@ -61,8 +61,12 @@ class TestBrokenFiles:
         assert read_yaml(write("a.yaml", f'a: ["{code}", 0.5, 2020-01-01]'))["a"][:2] == [code, 0.5]
 
     def test_a_date_that_is_none(self, write: Write) -> None:
-        with pytest.raises(InvalidConfig, match="broken YAML"):
-            read_yaml(write("a.yaml", "a: 1989-02-31"))
+        with pytest.raises(InvalidConfig, match="broken YAML, line 2, column 4: 1989-02-31 is no date"):
+            read_yaml(write("a.yaml", "b: 1\na: 1989-02-31"))
+
+    def test_a_variable_without_quotes(self, write: Write) -> None:
+        with pytest.raises(InvalidConfig, match=r'line 1, .*; a value with \$\{…\} is quoted: "\$\{NAME\}"'):
+            read_yaml(write("a.yaml", "source: {path: ${NAME}}"))
 
     @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "word", "3"])
     def test_not_a_mapping(self, write: Write, text: str) -> None:

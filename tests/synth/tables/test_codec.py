@@ -178,6 +178,12 @@ class TestNumbers:
         of = codec(kind="continuous", bounds=[0, 1], decimals=1)
         assert through(of, array([0.26, 0.04, 0.96])).to_pylist() == [0.3, 0.0, 1.0]
 
+    @pytest.mark.parametrize("decimals", [None, 2])
+    def test_zero_has_no_sign(self, decimals: int | None) -> None:
+        of = codec(kind="continuous", bounds=[-1, 1], decimals=decimals)
+        (zero,) = of.decode_positions(np.array([-0.0]), np.array([False])).to_pylist()
+        assert math.copysign(1, zero) == 1
+
     @pytest.mark.parametrize("kind", [pa.decimal128(9, 2), pa.float16(), pa.float32(), pa.uint8(), pa.int64()])
     def test_physical_types(self, kind: pa.DataType) -> None:
         values = array(np.array([3, 5]), pa.int64()).cast(pa.float32()).cast(kind)

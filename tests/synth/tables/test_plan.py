@@ -9,9 +9,10 @@ import pytest
 
 from synth.errors import UserError
 from synth.privacy.budget import TablePlan
-from synth.schema import Schema
+from synth.schema import Determined, Schema
 from synth.tables.codec import codecs_of
 from synth.tables.layout import Layout, layout_of, plan_of
+from synth.tables.measurements import Pair
 from synth.tables.plan import (
     MAX_CLASSES,
     MAX_MEMORY_BYTES,
@@ -54,6 +55,24 @@ def test_more_budget_is_less_noise(schema_of: SchemaOf, target: str | None) -> N
     little, much = planned(schema, 0.5)[2], planned(schema, 5.0)[2]
     assert all(a.noise > b.noise for a, b in zip(little, much, strict=True))
     assert all(a.pair_noise > b.pair_noise for a, b in zip(little, much, strict=True))
+
+
+def test_pairs_that_rules_join_are_tied(schema_of: SchemaOf) -> None:
+    def tied(target: str | None, *rules: Any) -> tuple[Pair, ...]:
+        columns = schema_of("age", "stage", "sex", "died", "city", target=target)
+        schema = columns.model_copy(update={"rules": rules})
+        return layout_of(schema, codecs_of(schema)).tied
+
+    assert tied(None) == ()
+    assert tied(None, "not (sex = male and age >= 60)", "not (city = Rome and died = true and age = 3)") == (
+        ("age", "sex"),
+        ("age", "died"),
+        ("age", "city"),
+        ("died", "city"),
+    )
+    # A class is in every table by class; what follows from another column needs no table.
+    assert tied("died", "not (died = true and age >= 60)") == ()
+    assert tied(None, Determined(determines=("sex", "city"), map={"male": "Rome", "female": "Oslo"})) == ()
 
 
 def test_one_column_has_no_pairs(schema_of: SchemaOf) -> None:

@@ -136,6 +136,19 @@ class TestBroken:
         assert [found.column("died")[i].as_py() for i in (0, 2, 3)] == [False] * 3
         assert None not in found.column("grade").to_pylist()
 
+    @pytest.mark.parametrize("known", ["grade", "died"])
+    def test_what_one_rule_leaves_nothing_for_still_meets_the_others(self, model: TableModel, known: str) -> None:
+        ruled = with_rules(model, "not (sex = male and age >= 0)", "not (grade >= 2 and died = true)")
+        held = {"grade": 3} if known == "grade" else {"died": True}
+        table = partial({"sex": "male", **held}, rows=300)
+        found, broken = completed(ruled, table)
+        assert broken == 300
+        assert None not in found.column("age").to_pylist()
+        if known == "grade":
+            assert set(found.column("died").to_pylist()) == {False}
+        else:
+            assert set(found.column("grade").to_pylist()) == {1}
+
 
 class TestOrder:
     @pytest.mark.parametrize("cuts", [192, 3])
