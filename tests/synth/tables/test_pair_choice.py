@@ -129,6 +129,17 @@ class TestChoosing:
         chosen = choose_pairs(PAIRS, worth, event(5, noise_scale=0.1), NoiseSource())
         assert chosen == sorted([*tree, PAIRS.index(("a", "c"))])
 
+    def test_a_rule_has_its_pair_measured_at_any_budget(self, toy_run: Any) -> None:
+        flags = [f"flag{i}" for i in range(15)]
+        columns = [{"name": name, "kind": "categorical", "categories": ["no", "yes"]} for name in flags]
+        raw = {"dataset": "toy", "columns": columns, "rules": ["not (flag3 = yes and flag11 = no)"]}
+        run = toy_run(parse_schema(raw, file="s"), epsilon=0.1)
+        recorder, measured = run.measure([run.codes_of(("yes",) * 15, i) for i in range(50)])
+        assert ("flag3", "flag11") in measured.pairs
+        assert len(measured.pairs) == run.plan.selection.selections
+        chosen = [r for r in recorder.releases if r.choice and r.event == run.plan.selection.name]
+        assert len(chosen) == run.plan.selection.selections - 1
+
     def test_finds_the_columns_that_go_together(self, toy_run: Any) -> None:
         flags = [f"flag{i}" for i in range(15)]
         columns = [{"name": name, "kind": "categorical", "categories": ["no", "yes"]} for name in flags]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from synth.errors import InvalidConfig
 from synth.schema import Schema, parse_schema, public_yaml
 from synth.tables.codec import codec_of, codecs_of
-from synth.tables.rules import Function, Never, Order, last_at, line_of, rules_of
+from synth.tables.rules import Function, Never, Order, last_at, line_of, parts_of, rules_of
 
 COLUMNS: list[dict[str, Any]] = [
     {"name": "sex", "kind": "categorical", "categories": ["female", "male"]},
@@ -216,6 +216,15 @@ class TestProblems:
         else:
             assert set(found.columns) <= {c["name"] for c in COLUMNS}
             assert rules_of(schema_with(found.text))[0].columns == found.columns
+
+
+def test_parts_share_no_column() -> None:
+    texts = ["a >= b", "not (c = 1 and d = 1)", "e > f", "not (b = 1 and e = 1)", "not (d = 2 and g = 1)"]
+    columns = [{"name": name, "kind": "integer", "bounds": [0, 9]} for name in "abcdefg"]
+    rules = rules_of(parse_schema({"dataset": "t", "columns": columns, "rules": texts}, file="s"))
+    parts = {frozenset(rule.text for rule in part) for part in parts_of(rules)}
+    assert parts == {frozenset(texts[i] for i in (0, 2, 3)), frozenset(texts[i] for i in (1, 4))}
+    assert parts_of(()) == []
 
 
 class TestTheCommonLine:
