@@ -207,7 +207,7 @@ def complete_to_file(
     if broken:
         typer.echo(
             f"warning: {sum(broken)} of {made} rows break a declared rule by the cells that are there, or leave no "
-            "value that meets one; their empty cells are filled without that rule",
+            "value that meets one; they are filled without that rule, and those that share a column with it",
             err=True,
         )
     return made

@@ -35,8 +35,8 @@ SUFFIXES = {".parquet", ".pq", ".csv"}
 """Of the files of a folder. What a single file is called does not matter."""
 NULL_WORDS = ("", "NA", "NaN", "nan", "null", "NULL", "None")
 SEPARATORS = (",", ";", "\t")
+"""What spreadsheets write between cells; `separator_of` tells which."""
 CSV_ROWS = "in CSV each row has as many cells as the header, quotes are closed, and the text is UTF-8"
-"""What spreadsheets write instead of commas. The header tells: one that is a single name holding one of them."""
 FIRST_CELLS, TELLING_CELLS = 1000, 20
 """How many rows are looked at for the kinds of text columns, and how many cells it takes to say that none fits."""
 FORMS = {
@@ -388,20 +388,23 @@ def _csv_header(path: Path) -> tuple[list[str], bool, str]:
 
 
 def separator_of(stream: TextIO) -> str:
-    """What separates the cells of CSV text: what parts its header and its first row into as many. Else a comma.
+    """What separates the cells of CSV text, by its header. The stream is at its start again afterwards.
 
-    The stream is at its start again afterwards.
+    Where a header holds several of them, it is the one that parts the first row into as many cells. Else a comma.
     """
-    for separator in SEPARATORS:
+
+    def cells(separator: str) -> tuple[int, int]:
+        """In the header, and in the first row."""
         stream.seek(0)
         rows = csv.reader(stream, delimiter=separator)
-        names = next(rows, [])
-        if len(names) > 1 and len(next(rows, names)) == len(names):
-            break
-    else:
-        separator = ","
+        return len(next(rows, [])), len(next(rows, []))
+
+    parted = {separator: cells(separator) for separator in SEPARATORS}
     stream.seek(0)
-    return separator
+    several = [separator for separator, (names, _) in parted.items() if names > 1]
+    if len(several) == 1:
+        return several[0]
+    return next((separator for separator in several if parted[separator][0] == parted[separator][1]), ",")
 
 
 def _check_names(path: Path | str, names: Sequence[str], schema: Schema, *, hint: bool = True) -> None:

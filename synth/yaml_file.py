@@ -128,7 +128,7 @@ def _phrase(item: Any, known: Iterable[str]) -> str:
         case "union_tag_invalid":
             return f"kind should be one of {item['ctx']['expected_tags']}"
         case "string_type":
-            return "should be a valid string; quote it"
+            return "should be a valid string; a number or a date is one in quotes"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").replace("a valid tuple", "a list")
     return re.sub(r"a valid dictionary or .*", "a mapping of keys to values", message)

@@ -285,6 +285,13 @@ def test_rows_are_never_drawn_into_a_bundle(bundle: Path, synth: Any, tmp_path: 
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_folder_that_is_no_bundle(synth: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    outcome = synth("sample", tmp_path / "other", "--rows", 5, "-o", tmp_path / "other" / "rows.parquet")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1) and "other: is no bundle" in outcome.err
+    assert list((tmp_path / "other").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [

@@ -77,6 +77,9 @@ class TestReading:
             ("a,b\n1,2,3\n", ","),  # wrong either way: the reader says so
             ("a\n1;2\n", ","),
             ("a b\tc\n1,5\t2\n", "\t"),
+            ("a;b;c\n1;2\n", ";"),  # a row that is cut short, or none: the header says enough
+            ("a;b\n\n1;2\n", ";"),
+            ("", ","),
         ],
     )
     def test_the_separator_parts_header_and_first_row_alike(self, text: str, separator: str) -> None:
@@ -284,6 +287,7 @@ class TestNoValueInAnError:
         with pytest.raises(InvalidSource) as caught:
             rows_of(write("a.csv", content), schema)
         assert SECRET not in str(caught.value)
+        assert "UTF-8" in str(caught.value)  # what a user can look for
         assert caught.value.__suppress_context__
 
     def test_a_damaged_page(self, tmp_path: Path, schema: Schema) -> None:

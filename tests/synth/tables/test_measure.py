@@ -367,6 +367,21 @@ class TestMeasurements:
         assert (measured.class_sizes >= 0).all()
         assert measured.class_sizes == pytest.approx([280, 120], abs=30)
 
+    def test_bins_are_placed_for_people_that_every_column_counts(
+        self, toy_run: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = toy_run(toy_schema((*WIDE, "died"), "died"), epsilon=0.3)
+        seen: list[float] = []
+        most_bins = measure_module.bins.most_bins
+        monkeypatch.setattr(
+            measure_module.bins, "most_bins", lambda people, *rest: seen.append(people) or most_bins(people, *rest)
+        )
+        people = [run.codes_of(("male",) * len(WIDE) + ("true",), i) for i in range(400)]
+        for seed in range(12):
+            run.measure(people, seed=seed)
+        # The class sizes alone would be off by the noise of each of them.
+        assert np.std(seen) < math.sqrt(run.layout.classes) * run.plan.class_noise / 2
+
     def test_nothing_but_noise_is_still_a_table(self, toy_run: Any) -> None:
         run = toy_run(toy_schema(*TOYS["categorical target"]), epsilon=0.01)
         _, measured = run.measure([run.codes_of(("5", "Rome", "true"), 0)])
