@@ -16,6 +16,7 @@ from pipelines.releasing import RevocationList, lists_to_read, shown
 from synth.errors import InvalidSource
 from synth.privacy.boundary import guarded
 from synth.release import examine
+from synth.threads import torch_threads
 
 if TYPE_CHECKING:
     from synth.detect import Detection
@@ -47,7 +48,6 @@ def detect(
     are found; pictures by their pixels, whatever the kind of file, and then by likeness. How often chance alone would
     show as much stands beside it. The bundle is verified first; only its public files are read, so it costs nothing.
     """
-    import torch
 
     from synth import detect as detection
     from synth.images.brought import holds_pictures
@@ -59,13 +59,8 @@ def detect(
         return
     if holds_pictures(file):
         raise InvalidSource(f"{file}: holds pictures, and {bundle} is a bundle of a table; name a Parquet or CSV table")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with guarded("detect"):  # the table may be anybody's: a library's error could quote a value of it
-            found = detection.detect(file, bundle, run_id=verified.run_id)
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), guarded("detect"):  # the table may be anybody's: a library's error could quote a value of it
+        found = detection.detect(file, bundle, run_id=verified.run_id)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "bundle": str(bundle), "run": verified.run_id, **asdict(found)}))
         return

@@ -25,6 +25,7 @@ from synth.privacy.boundary import without_values
 from synth.privacy.ledger import Ledger
 from synth.run_folder import RunFolder, hold, private_umask
 from synth.runs import point_to
+from synth.threads import one_blas_thread
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def synth_run(folder: str, ledger_url: str) -> None:
     """The whole pipeline of one run whose folder `synth.prepare` has made."""
     private_umask()
     run_folder = RunFolder(Path(folder))
-    with hold(run_folder):
+    with hold(run_folder), one_blas_thread():
         try:
             if has_cluster(run_folder):
                 find_workers(folder)

@@ -15,6 +15,7 @@ from synth.errors import NotBuiltYet, UserError, VerificationFailed
 from synth.files import PRIVATE_FOLDER
 from synth.privacy.boundary import guarded
 from synth.privacy.outputs import SEALED, refuse_in_bundle
+from synth.threads import torch_threads
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -241,18 +242,11 @@ def _opened(bundle: Path, output: Path) -> tuple[TableModel, dict[str, Any]]:
 
 def table_model(bundle: Path) -> TableModel:
     """The table model of a bundle, with its shares worked out. Raises VerificationFailed when it is damaged."""
-    import torch
-
     from synth.tables.model import TableModel
 
-    # All that torch has to do is short: on a busy machine its threads would only wait for each other.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         model = TableModel.load(bundle / "model")
         _ = model.shares  # computed once, and kept
-    finally:
-        torch.set_num_threads(threads)
     return model
 
 

@@ -13,8 +13,7 @@ import logging
 import math
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
@@ -32,6 +31,7 @@ from synth.privacy.events import Event, PoissonGaussianEvent
 from synth.ranks import Ranks, accelerator_of, join, refuse_apart, strategy_of
 from synth.run_folder import CRITIC, RunFolder
 from synth.tables.train import quiet_lightning
+from synth.threads import torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def train(
     processes (`ranks`) calls this with the same rows, and draws from its own share of the people; the run's own
     process, which is none of them, charges.
     """
-    with threads_of(settings):
+    with torch_threads(settings.threads):
         module = build()
         charge()
         join(ranks)
@@ -241,17 +241,6 @@ def gathered(own: Tensor, count: int) -> Tensor:
     rows[mine.start : mine.stop] = own.detach()
     rows = sum_over_processes(rows)
     return torch.cat([rows[: mine.start], own, rows[mine.stop :]])
-
-
-@contextmanager
-def threads_of(settings: RefineSettings) -> Iterator[None]:
-    """torch works with so many threads inside of this."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def parameters_of(network: nn.Module) -> int:

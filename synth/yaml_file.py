@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -32,9 +34,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidConfig(str(path), [f"cannot be read ({error.strerror})"]) from None
     try:
-        yaml = YAML(typ="safe", pure=True)
-        yaml.Constructor = _Constructor
-        value = yaml.load(text)
+        value = copy.deepcopy(_parsed(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -46,6 +46,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidConfig(str(path), ["must be a mapping of `key: value` lines at its top level"])
     return value
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """Kept: a run reads its two files at every stage, and a schema of 300 columns takes seconds to parse."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    return yaml.load(text)
 
 
 class _Constructor(SafeConstructor):

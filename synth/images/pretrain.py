@@ -18,7 +18,8 @@ from torch.nn import functional
 from synth.images.model import DITHER, ImageModel
 from synth.images.residual import Residual, residual_for
 from synth.images.transform import GRID_BITS
-from synth.refinement import RefineSettings, threads_of
+from synth.refinement import RefineSettings
+from synth.threads import torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def pretrain(model: ImageModel, pixels: npt.NDArray[np.uint16], *, steps: int, s
 
     `settings` are those of the critic that may refine it.
     """
-    with threads_of(settings):
+    with torch_threads(settings.threads):
         return _pretrained(model, pixels, steps, settings)
 
 

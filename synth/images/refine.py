@@ -33,9 +33,9 @@ from synth.refinement import (
     newly_drawn,
     parameters_of,
     part_of,
-    threads_of,
     train,
 )
+from synth.threads import torch_threads
 
 FAKES = 512
 """Generated pictures in a step."""
@@ -129,7 +129,7 @@ def refine(
         ranks=ranks,
     )
     assert isinstance(module, PictureRefinement)
-    with threads_of(settings), torch.inference_mode():
+    with torch_threads(settings.threads), torch.inference_mode():
         drift = float(module.cpu().drift(DRIFT_PICTURES, residual))
     return RefinedPictures(
         residual=residual,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synth.image_schema import ImageSchema
+from synth.threads import torch_threads
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -64,20 +65,16 @@ class Residual(nn.Module):
     def added(self, values: FloatArray, labels: npt.NDArray[np.int64]) -> FloatArray:
         """The same for numpy's arrays, [n, height, width, channels], a part after the other, on one thread."""
         height, width = values.shape[1:3]
-        at_once, threads = max(1, AT_ONCE // (height * width)), torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                parts = [
-                    self(
-                        torch.from_numpy(values[i : i + at_once]).float().permute(0, 3, 1, 2),
-                        torch.from_numpy(labels[i : i + at_once]),
-                    )
-                    for i in range(0, len(values), at_once)
-                ]
-                return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).double().numpy()) if parts else 0 * values
-        finally:
-            torch.set_num_threads(threads)
+        at_once = max(1, AT_ONCE // (height * width))
+        with torch_threads(1), torch.inference_mode():
+            parts = [
+                self(
+                    torch.from_numpy(values[i : i + at_once]).float().permute(0, 3, 1, 2),
+                    torch.from_numpy(labels[i : i + at_once]),
+                )
+                for i in range(0, len(values), at_once)
+            ]
+            return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).double().numpy()) if parts else 0 * values
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Its weights by the names they have in a model file."""

@@ -79,7 +79,8 @@ def not_covered(schema: Declaration, *, large_delta: bool = False, public_pictur
     declared = f"column names, kinds, bounds{_but_estimated(schema)}, categories"
     of_text = (
         "; of columns of text without missing codes also whether any of the first cells reads as the declared number, "
-        "date or truth value"
+        "date or truth value; of CSV text whose header holds several separators also whether its first row has as many "
+        "cells"
     )
     if not isinstance(schema, Schema):
         declared = "the size, the channels and the range of values of the pictures"

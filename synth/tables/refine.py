@@ -27,7 +27,6 @@ from synth.refinement import (
     newly_drawn,
     parameters_of,
     part_of,
-    threads_of,
     train,
 )
 from synth.tables.count import Codes
@@ -36,6 +35,7 @@ from synth.tables.generator import Generator
 from synth.tables.measurements import Measurements
 from synth.tables.targets import Encoding, encoding_of
 from synth.tables.train import moments_of
+from synth.threads import torch_threads
 from synth.working_file import private_array
 
 FAKES = 1024
@@ -128,7 +128,7 @@ def refine(
     )
     refined = tuple(cast(Generator, member) for member in average)
     targets = moments_of(measured, encoding)
-    with threads_of(settings), torch.inference_mode():
+    with torch_threads(settings.threads), torch.inference_mode():
         chi = float(targets.loss(_points(refined))) / max(1, targets.cells)
     return Refined(refined, chi, parameters_of(module.critic))
 

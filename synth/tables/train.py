@@ -36,6 +36,7 @@ from synth.tables.measurements import Measurements
 from synth.tables.model import new_generator
 from synth.tables.plan import fits_as_matrices
 from synth.tables.targets import Encoding, Targets, encoding_of, targets_of
+from synth.threads import torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +115,7 @@ def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> 
     if not encoding.names:
         raise ValueError("nothing to fit: there are no columns beside the target")
     targets = moments_of(measured, encoding)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
+    with torch_threads(settings.threads):
         members = tuple(
             _fit_member(measured, encoding, targets, settings, checkpoints, number=i + 1)
             for i in range(settings.members)
@@ -124,8 +123,6 @@ def fit(measured: Measurements, settings: FitSettings, *, checkpoints: Path) -> 
         with torch.inference_mode():
             shares = torch.cat([member.all_points() for member in members], dim=1)
             chi = float(targets.loss(shares)) / max(1, targets.cells)
-    finally:
-        torch.set_num_threads(threads)
     return Fit(encoding=encoding, members=members, chi=chi)
 
 

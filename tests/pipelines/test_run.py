@@ -531,3 +531,23 @@ def test_evaluating_a_finished_run(finished: Finished, synth: Any, tmp_path: Pat
     assert subject["intact"] is True and subject["training"] == "patients.parquet"
     assert subject["run"] == finished.bundle.parent.name
     assert subject["mu"] == pytest.approx(0.26805, abs=1e-4)  # of (1, 1e-5)
+
+
+def test_linear_algebra_has_one_thread_in_a_run(
+    clinic: Any, quick_run: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    from synth.tables import stages
+
+    seen: set[int] = set()
+    real = stages.evaluate
+
+    def watching(*args: Any) -> Any:
+        seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return real(*args)
+
+    monkeypatch.setattr(stages, "evaluate", watching)
+    with threadpool_limits(2, user_api="blas"):
+        quick_run(clinic.run_yaml)
+    assert seen == {1}

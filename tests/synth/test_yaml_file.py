@@ -37,6 +37,12 @@ class TestWhatAWordMeans:
         assert value == [datetime.date(1989, 1, 31), "1989-01-31"]
 
 
+def test_what_is_done_to_a_value_is_not_read_again(write: Write) -> None:
+    path = write("a.yaml", "columns: [{name: age}]")
+    read_yaml(path)["columns"][0]["name"] = "sex"
+    assert read_yaml(path) == {"columns": [{"name": "age"}]}
+
+
 class TestBrokenFiles:
     @pytest.mark.parametrize(
         ("text", "where"),

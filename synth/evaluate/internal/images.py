@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from synth.images.contact_sheet import side_by_side
 from synth.images.encode import Outside
 from synth.images.noticed import Places
 from synth.images.png import write_png
+from synth.threads import torch_threads
 
 IntArray = npt.NDArray[np.int64]
 UInt16Array = npt.NDArray[np.uint16]
@@ -236,7 +236,7 @@ def prepared(pixels: UInt16Array, low: int, high: int) -> Tensor:
 
 def trained(pictures: Tensor, labels: IntArray, classes: int, *, seed: int) -> SmallNetwork:
     """The network after EPOCHS passes over the pictures; torch's global state stays as it was."""
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with torch_threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SmallNetwork(pictures.shape[1], classes)
         answers = torch.from_numpy(labels)
@@ -252,17 +252,6 @@ def trained(pictures: Tensor, labels: IntArray, classes: int, *, seed: int) -> S
     return network.eval()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """On a busy machine the threads of such a small network only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def answers(network: SmallNetwork, pictures: Tensor) -> IntArray:
     """The class that the network gives each picture [n]."""
     return np.asarray(_in_batches(lambda x: network(x).argmax(dim=1), pictures).numpy(), dtype=np.int64)
@@ -274,7 +263,7 @@ def features_of(network: SmallNetwork, pictures: Tensor) -> npt.NDArray[np.float
 
 
 def _in_batches(work: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    with _one_thread(), torch.inference_mode():
+    with torch_threads(1), torch.inference_mode():
         return torch.cat([work(pictures[i : i + 500] - 0.5) for i in range(0, len(pictures), 500)])
 
 
