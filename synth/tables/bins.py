@@ -19,7 +19,7 @@ MAX_WIDTH = 6000
 """Bins of all columns together, about: a wide table has fewer a column."""
 PEOPLE_IN_PAIR_NOISE = 1.0
 MASS_IN_NOISE = 1.5
-EVEN_PART = 1e-3
+EVEN_PART = 1e-5
 RARE_IN_NOISE = 3.0
 
 

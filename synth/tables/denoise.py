@@ -5,7 +5,8 @@ spline over the cells with a penalty on its second differences (P-splines, Eiler
 fitted by least squares in the noise of what was released, and the penalty's weight is chosen by restricted likelihood
 (the generalised Fellner-Schall step, Wood & Fasiolo 2017, Biometrics 73). A cell far above the curve keeps what it
 holds; those that end in the same digit may all be more common than others (`rhythm.py`); and where cells show that they
-lie off it, each goes as far as its count makes likely (`empirical_bayes.py`).
+lie off it, each goes as far as its count makes likely (`empirical_bayes.py`). Its ends, where noise is all that was
+counted, are those of a tail (`tails.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy.ndimage import median_filter
 
 from synth.tables.empirical_bayes import factors_of
 from synth.tables.rhythm import rhythm_of
+from synth.tables.tails import Fitted, with_tails
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -30,6 +32,9 @@ KNOTS = 48
 DEGREE = 3
 STANDS_OUT = 3.5
 """A cell this many noise scales above the curve is a single value; of 4,000 others about one is, by chance."""
+OUTLYING, STANDS_OUT_ALONE = 0.05, 4.25
+"""Part of the curve at either end in which a single value has to stand out more: nobody is near it, and were it noise,
+it would be the farthest value of all. Of 4,000 other cells one does by chance in a column of 25."""
 NEIGHBOURS = 9
 """Cells whose median is the curve that single values are first looked for above."""
 STEPS = 30
@@ -101,10 +106,24 @@ def denoise(
     def curve_at(coefficients: FloatArray) -> FloatArray:
         return np.asarray(np.exp(np.clip(basis @ coefficients + offset, -30.0, 25.0)) * rhythm)
 
+    def loss(masses: FloatArray) -> FloatArray:
+        """How far histograms, the columns of a matrix, are from what was counted of cells and bins [histograms]."""
+        left = seen[:, None] - observed(masses)
+        return np.asarray((left**2).sum(axis=0) - left[cells] ** 2)
+
     def above(curve: FloatArray) -> FloatArray:
         """What each single value holds above a curve; 0 for all other cells."""
-        height = counts - curve
-        return np.where(height > STANDS_OUT * count_noise, height, 0.0)
+        height, precision = counts - curve, count_noise**-2
+        below = np.cumsum(np.maximum(curve, 0.0))
+        below /= max(below[-1], 1e-300)
+        least = np.where(np.minimum(below, 1 - below) < OUTLYING, STANDS_OUT_ALONE, STANDS_OUT)
+        found = height > least * count_noise
+        for b in binned:  # nor may the bin that it is in hold less
+            room = (b.noised - np.bincount(b.bin_of_cell, weights=found * height))[b.bin_of_cell] + height
+            more = (found & (room < height)) / b.noise**2
+            height = height + more / (precision + more) * (room - height)
+            precision = precision + more
+        return np.where(found & (height > least * precision**-0.5), height, 0.0)
 
     def cost(coefficients: FloatArray) -> float:
         left = seen - observed(curve_at(coefficients) + singles)
@@ -122,7 +141,7 @@ def denoise(
         hessian += weight * penalty + (RIDGE + 1e-10 * float(np.trace(hessian))) * np.eye(len(even))
         downhill = slope.T @ (seen - observed(curve + singles))
         downhill -= weight * penalty @ coefficients + RIDGE * (coefficients - even)
-        spread = np.linalg.inv(hessian)
+        spread = np.asarray(np.linalg.inv(hessian), dtype=np.float64)
         move, size, before = spread @ downhill, 1.0, cost(coefficients)
         while size > 1e-3 and cost(coefficients + size * move) > before + 1e-9:
             size /= 2
@@ -138,6 +157,9 @@ def denoise(
         if step > 2 * SMOOTH_FIRST and np.abs(size * move).max() < 1e-2:
             break
     curve = curve_at(coefficients)
+    edges = np.concatenate([[0.0], np.cumsum(widths)])
+    fitted = Fitted(curve, singles, basis * curve[:, None], edges, rhythm)
+    curve = with_tails(fitted, spread, lambda curves: loss(curves + singles[:, None]))
     others = singles == 0
     factors = np.ones(cells)
     if others.any():
