@@ -71,7 +71,11 @@ def _measurements(read: Reading) -> str:
             " on bins merged to about a dozen groups a column, from the one expected if the two were independent within"
             " classes, less what sampling alone would make of it and less what the noise of measuring the pair would"
             " leave. The first choices join all columns to one tree, the others are free; the scores are not kept."
-            " Pairs that a declared rule joins are measured without a choice, up to half of all."
+            + (
+                " Pairs that a declared rule joins are measured without a choice, up to half."
+                if read("data.rules")
+                else ""
+            )
         ),
         budget.PAIRS_BY_CLASS: f"for {pair}, the table of counts of their bins, {by_class}.",
         budget.PAIRS_SUMMED: f"for {pair}, the table of counts of their bins over all rows.",
