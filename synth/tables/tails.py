@@ -31,8 +31,9 @@ SHAPES = (0.0, 0.25, 0.5)
 SCALES = np.exp(np.linspace(-0.75, 0.75, 7))
 SCALES_SPREAD = 0.5
 """Standard deviation, in logarithms, of how far the scale is from the one that is read off."""
-REFUTED = 6.0
-"""By how much more log-likelihood the fit has to have than any tail, for the fit to be kept: something is out there."""
+REFUTED = 3.5
+"""By how much more log-likelihood the fit has to have than any tail, for the fit to be kept (33 times as likely):
+something is out there. Two or three it has by bending to the noise."""
 
 
 @dataclass(frozen=True)
