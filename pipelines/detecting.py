@@ -48,7 +48,6 @@ def detect(
     are found; pictures by their pixels, whatever the kind of file, and then by likeness. How often chance alone would
     show as much stands beside it. The bundle is verified first; only its public files are read, so it costs nothing.
     """
-
     from synth import detect as detection
     from synth.images.brought import holds_pictures
     from synth.images.model import is_image_model

@@ -143,8 +143,8 @@ def _errors(read: Reading) -> str:
     if pairs is not None and noise is not None:
         text += f"; over measured pairs of columns {pairs:.4f}, where noise alone would show {noise:.4f}"
     return text + (
-        ". Numbers and dates were modelled in bins, so detail inside a bin is approximate; the largest and smallest"
-        " values, beyond which fewer people are than noise, follow an assumed tail and not single people."
+        ". Numbers and dates were modelled in bins, so detail inside a bin is approximate; where noise hides how a"
+        " column ends, its largest and smallest values follow an assumed tail."
         f" {number(read('quality.valid_rows'))} of {plural(read('quality.rows'), 'row')} have the"
         " declared type and domain in every cell. Dependence among columns that was not measured is"
         " the model's guess."

@@ -107,9 +107,8 @@ def denoise(
         return np.asarray(np.exp(np.clip(basis @ coefficients + offset, -30.0, 25.0)) * rhythm)
 
     def loss(masses: FloatArray) -> FloatArray:
-        """How far histograms, the columns of a matrix, are from what was counted of cells and bins [histograms]."""
-        left = seen[:, None] - observed(masses)
-        return np.asarray((left**2).sum(axis=0) - left[cells] ** 2)
+        """How far histograms, the columns of a matrix, are from what was seen [histograms]."""
+        return np.asarray(((seen[:, None] - observed(masses)) ** 2).sum(axis=0))
 
     def above(curve: FloatArray) -> FloatArray:
         """What each single value holds above a curve; 0 for all other cells."""

@@ -56,9 +56,8 @@ class Fitted:
 
     def mirrored(self, curve: FloatArray) -> Fitted:
         """The same from the other end, with another curve."""
-        slope = self.slope * (curve / self.curve)[:, None]
         edges = self.edges[-1] - self.edges[::-1]
-        return Fitted(curve[::-1], self.singles[::-1], slope[::-1], edges, self.rhythm[::-1])
+        return Fitted(curve[::-1], self.singles[::-1], self.slope[::-1], edges, self.rhythm[::-1])
 
 
 def with_tails(fitted: Fitted, spread: FloatArray, loss: Callable[[FloatArray], FloatArray]) -> FloatArray:

@@ -37,6 +37,16 @@ class TestWhatAWordMeans:
         assert value == [datetime.date(1989, 1, 31), "1989-01-31"]
 
 
+def test_a_file_is_parsed_once_and_again_when_it_has_changed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("a.yaml", "parsed: once")
+    first = read_yaml(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("synth.yaml_file.YAML", None)
+        assert read_yaml(path) == first
+    path.write_text("parsed: twice")
+    assert read_yaml(path) == {"parsed": "twice"}
+
+
 def test_what_is_done_to_a_value_is_not_read_again(write: Write) -> None:
     path = write("a.yaml", "columns: [{name: age}]")
     read_yaml(path)["columns"][0]["name"] = "sex"

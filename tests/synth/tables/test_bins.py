@@ -177,6 +177,7 @@ class TestSharesWithinBins:
         assert spread_within_bins(counts, bins, 1e6) == pytest.approx([0.5, 0.5, 1], abs=almost)
 
     def test_an_empty_bin_is_spread_by_width(self) -> None:
+        assert 0 < shares_of(np.array([5.0, 0.0]), np.array([1.0, 1e6]), np.zeros(2, dtype=int))[1] < 2e-5
         assert shares_of(np.zeros(3), np.array([1.0, 3.0, 2.0]), np.array([0, 0, 1])) == pytest.approx([0.25, 0.75, 1])
 
 

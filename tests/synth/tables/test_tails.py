@@ -121,6 +121,36 @@ def test_the_shape_follows_what_was_counted() -> None:
     assert 20 * beyond[0] < beyond[1] < 0.1
 
 
+def test_a_tail_keeps_the_rhythm() -> None:
+    rhythm = np.where(np.arange(CELLS) % 10 == 0, 3.0, 1.0)
+    plain = unknown_beyond(40, 0.3)
+    fitted = Fitted(plain.curve * rhythm, plain.singles, plain.slope * rhythm[:, None], EDGES, rhythm)
+    laid = with_tails(fitted, np.array([[1.0]]), lambda curves: 0 * curves.sum(axis=0))
+    assert laid[200] / laid[201] == pytest.approx(3, rel=0.05)
+
+
+def test_where_single_values_hold_most_people_they_tell_how_the_column_ends() -> None:
+    """Of 7,000 people 6,300 have one of four values: by the curve alone the column ends hundreds of cells later."""
+    exact = shares(700, np.ones(CELLS))
+    singles = np.zeros(CELLS)
+    singles[[60, 70, 80, 90]] = 1575
+    fitted = Fitted(exact, singles, exact[:, None], EDGES, np.ones(CELLS))
+    laid = with_tails(fitted, np.array([[1.0]]), lambda curves: 0 * curves.sum(axis=0))
+    assert laid[150:].sum() < 0.05 * exact[150:].sum()
+    alone = Fitted(exact, np.zeros(CELLS), exact[:, None], EDGES, np.ones(CELLS))
+    assert (with_tails(alone, np.array([[1.0]]), lambda curves: 0 * curves.sum(axis=0)) == exact).all()
+
+
+def test_a_single_value_is_no_reason_for_a_tail_or_against_one() -> None:
+    """People of one value far out are seen in their run too, and are not taken for the curve's."""
+    for seed in range(4):
+        held = BELL.copy()
+        held[330] += 1000
+        mass = released(held, 65.0, seed)
+        assert mass[330] == pytest.approx(1000, rel=0.2)
+        assert np.delete(mass, 330)[250:].sum() < 30
+
+
 def test_a_value_far_from_all_others_stands_out_by_more() -> None:
     counts = BELL.copy()
     for cell in (90, 350):
